@@ -1,0 +1,1 @@
+"""Compile and judge: passes, program, emulator, twin, attacks, analyses, report, command line."""

@@ -1,0 +1,104 @@
+"""Several attacks on one artifact, and what is left standing after all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import RecipeError
+from .base import AttackResult, Judge, worst_case
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from .base import Attack, GradientSource
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The results of several attacks on the same images, in the order in which they ran."""
+
+    results: tuple[AttackResult, ...]
+
+    @cached_property
+    def robust(self) -> NDArray[np.bool_]:
+        """Which images withstood every attack within the ball, bool `(N,)`."""
+        return worst_case(self.results)
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Share of the images that withstood every attack: the worst attack for each image, then the mean."""
+        return float(np.mean(self.robust))
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of the clean images that are classified correctly."""
+        return self.results[0].clean_accuracy
+
+
+def evaluate(
+    target: Judge | Any,
+    twin: GradientSource | None,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.integer[Any]],
+    attacks: Sequence[Attack],
+    epsilon_codes: int,
+    *,
+    seed: int = 0,
+    batch_size: int = 128,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Evaluation:
+    """Run each attack on all images.
+
+    Args:
+        target: The judge: an emulator or anything with `predict`; or an artifact, a program or a path, from
+            which an emulator is made.
+        twin: The gradient source; where None and an attack needs one, the twin of `target`.
+        images: uint8 `(N, C, H, W)`.
+        labels: Integers `(N,)`.
+        attacks: At least one.
+        epsilon_codes: Radius in pixel codes, the same for all.
+        seed: Every attack starts from it.
+        batch_size: Images attacked at a time.
+        progress: Called with the attack's name, the images done and to be done.
+
+    Raises:
+        RecipeError: No attack was given.
+        DataError: As `Attack.__call__`.
+        UnsupportedError: The target has no twin.
+    """
+    if not attacks:
+        raise RecipeError("no attack given; expected at least one")
+    judge = target if hasattr(target, "predict") else _emulator(target)
+    if twin is None and any(attack.needs_gradient for attack in attacks):
+        from ..twin import Twin
+
+        twin = Twin(target)
+    return Evaluation(
+        tuple(
+            attack(
+                twin,
+                judge,
+                images,
+                labels,
+                epsilon_codes,
+                seed=seed,
+                batch_size=batch_size,
+                progress=None if progress is None else partial(progress, attack.name),
+            )
+            for attack in attacks
+        )
+    )
+
+
+def _emulator(source: Any) -> Judge:
+    from ..emulator import Emulator
+
+    return Emulator(source)

@@ -1,0 +1,151 @@
+"""Adversarial images on disk: one npz of codes, with what made them and the SHA-256 of what they attack.
+
+A set of adversarial images is a claim, so reading one checks it: an image outside the ball that the file
+states is refused (the rule of Madry's MNIST challenge).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from ...errors import DataError, OutputError
+from .base import AttackResult
+from .epsilon import PIXEL_HIGH, Norm, distances
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["SavedAttack", "load_adversarial", "save_adversarial"]
+
+_SCHEMA = 1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_IMAGES = ("original", "adversarial")
+_LABELS = ("labels", "clean_predictions", "predictions")
+
+
+@dataclass(frozen=True, eq=False)
+class SavedAttack:
+    """An attack's result as it was read, and the artifact that it claims to attack."""
+
+    result: AttackResult
+    artifact_sha256: str
+
+
+def save_adversarial(result: AttackResult, path: str | os.PathLike[str], artifact_sha256: str) -> None:
+    """Write a result as npz, whole or not at all.
+
+    Args:
+        result: What to write.
+        path: The file; replaced where it exists.
+        artifact_sha256: 64 hexadecimal digits, of the artifact's file.
+
+    Raises:
+        DataError: The SHA-256 is not one.
+        OutputError: The file cannot be written.
+    """
+    if not _SHA256.fullmatch(artifact_sha256):
+        raise DataError(
+            f"artifact_sha256: found {artifact_sha256!r}; expected 64 lower-case hexadecimal digits"
+        )
+    metadata = {
+        "schema": _SCHEMA,
+        "artifact_sha256": artifact_sha256,
+        "name": result.name,
+        "norm": result.norm,
+        "epsilon_codes": result.epsilon_codes,
+        "seed": result.seed,
+        "parameters": dict(result.parameters),
+    }
+    arrays: dict[str, NDArray[Any]] = {name: getattr(result, name) for name in (*_IMAGES, *_LABELS)}
+    arrays["metadata"] = np.frombuffer(json.dumps(metadata, sort_keys=True).encode(), np.uint8)
+    target = Path(path)
+    temporary: Path | None = None
+    try:
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(
+            f"{target}: cannot be written ({error.strerror or error}); choose another path"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def load_adversarial(path: str | os.PathLike[str], original: NDArray[np.uint8] | None = None) -> SavedAttack:
+    """Read a result and check it.
+
+    Args:
+        path: A file that `save_adversarial` wrote.
+        original: The clean images, uint8, where they are at hand: the ball is then drawn around these, and
+            not around those that the file brings along.
+
+    Raises:
+        DataError: The file is missing or no such file, an array is of another shape or type, or an image
+            lies outside the ball.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in (*_IMAGES, *_LABELS, "metadata")}
+        metadata = json.loads(arrays.pop("metadata").tobytes())
+        fields = {name: metadata[name] for name in ("name", "norm", "epsilon_codes", "seed", "parameters")}
+        schema, sha256 = metadata["schema"], metadata["artifact_sha256"]
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; expected a set of adversarial images (.npz)") from None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a set of adversarial images ({error})") from error
+    _check_metadata(path, schema, sha256, fields)
+    _check_arrays(path, arrays)
+    clean = arrays["original"]
+    if original is not None:
+        if original.dtype != np.uint8 or not np.array_equal(original, clean):
+            raise DataError(f"{path}: its clean images are not the ones given; expected the very same codes")
+        clean = original
+    far = distances(arrays["adversarial"], clean, fields["norm"])
+    if np.any(far > fields["epsilon_codes"]):
+        worst = int(np.argmax(far))
+        raise DataError(
+            f"{path}: image {worst} is {far[worst]} codes from its original; "
+            f"expected at most {fields['epsilon_codes']}"
+        )
+    return SavedAttack(AttackResult(**fields, **arrays), sha256)
+
+
+def _check_metadata(path: str | os.PathLike[str], schema: Any, sha256: Any, fields: dict[str, Any]) -> None:
+    valid = {
+        f"schema {_SCHEMA}": schema == _SCHEMA,
+        "a SHA-256": isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None,
+        "a name": isinstance(fields["name"], str),
+        "a known norm": fields["norm"] in get_args(Norm),
+        "a radius in codes": type(fields["epsilon_codes"]) is int
+        and 0 <= fields["epsilon_codes"] <= PIXEL_HIGH,
+        "a seed": type(fields["seed"]) is int,
+        "parameters": isinstance(fields["parameters"], dict),
+    }
+    for expected, holds in valid.items():
+        if not holds:
+            raise DataError(f"{path}: its metadata do not hold {expected}; write it with save_adversarial")
+
+
+def _check_arrays(path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]]) -> None:
+    shape = arrays["original"].shape
+    expected: dict[str, tuple[type, tuple[int, ...]]] = dict.fromkeys(_IMAGES, (np.uint8, shape))
+    expected |= dict.fromkeys(_LABELS, (np.int64, shape[:1]))
+    for name, (dtype, wanted) in expected.items():
+        array = arrays[name]
+        if array.dtype != dtype or array.shape != wanted or array.ndim < 1:
+            raise DataError(
+                f"{path}: {name} is {array.dtype}{array.shape}; expected {np.dtype(dtype)}{wanted}"
+            )

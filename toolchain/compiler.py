@@ -1,0 +1,230 @@
+"""`compile`: a float classifier becomes an integer artifact, pass by pass.
+
+Every pass maps an ONNX model to an ONNX model, so the state between any two can be saved and opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from ..errors import DataError, ModelError
+from .artifact import SCHEMA, Artifact, library_versions, load_model_file, write_atomically
+from .passes import (
+    CalibrateActivationsPass,
+    CanonicalisePass,
+    CheckPass,
+    CorrectBiasPass,
+    FoldBatchNormPass,
+    FoldConstantsPass,
+    FoldMuLawPass,
+    FoldNormalisationPass,
+    LowerToIntegersPass,
+    NameLayersPass,
+    ProveRangesPass,
+    QuantiseWeightsPass,
+)
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+__all__ = ["compile", "passes_of"]
+
+OPSET = 21
+IR_VERSION = 10
+
+
+def passes_of(recipe: Recipe, images: NDArray[np.uint8]) -> Iterator[tuple[str, Callable[[ir.Model], ir.passes.PassBase]]]:
+    """Yield the names of the passes in order, and how to make each for the model that it gets."""
+    power_of_two = recipe.scales == "pow2"
+    yield "name-layers", lambda _: NameLayersPass()
+    yield "fold-mu-law", lambda _: FoldMuLawPass(recipe.mu_law, recipe.mu_law_domain)
+    yield "fold-constants", lambda _: FoldConstantsPass()
+    yield "canonicalise", lambda _: CanonicalisePass()
+    yield "fold-normalisation", lambda _: FoldNormalisationPass(power_of_two=power_of_two)
+    yield "fold-batch-norm", lambda _: FoldBatchNormPass()
+    reference: list[ir.Model] = []
+    if recipe.bias_correction:
+
+        def quantise(model: ir.Model) -> ir.passes.PassBase:
+            reference.append(model.clone())
+            return QuantiseWeightsPass(recipe)
+
+        yield "quantise-weights", quantise
+        yield "correct-bias", lambda _: CorrectBiasPass(reference[0], images)
+    else:
+        yield "quantise-weights", lambda _: QuantiseWeightsPass(recipe)
+    yield "calibrate-activations", lambda _: CalibrateActivationsPass(recipe, images)
+    yield "lower-to-integers", lambda _: LowerToIntegersPass(
+        power_of_two=power_of_two, float_input=recipe.input == "float32"
+    )
+    yield "prove-ranges", lambda _: ProveRangesPass()
+    yield "check", lambda _: CheckPass()
+
+
+def compile(  # noqa: A001 - the verb of a compiler
+    model: nn.Module | ir.Model | str | Path,
+    calibration_images: NDArray[np.uint8],
+    recipe: Recipe | None = None,
+    *,
+    keep: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Artifact:
+    """Compile a float classifier to an integer artifact.
+
+    Args:
+        model: A PyTorch module, a float ONNX file or an `onnx_ir.Model` (not changed), that takes float32
+            pixels in [0, 1] `(N, C, H, W)` or `(N, C, L)` and returns logits `(N, classes)`.
+        calibration_images: uint8 pixel codes `(N, C, H, W)`, a few hundred from the training set; they set
+            the ranges of the activations (and the bias correction).
+        recipe: The settings; by default 3-bit weights, min-max calibration.
+        keep: A folder for the model after each pass (`01-name-layers.onnx`, ...).
+        progress: Called with the name of each pass before it runs.
+
+    Returns:
+        The artifact.
+
+    Raises:
+        ModelError, UnsupportedError: The model cannot be read, or holds what cannot be compiled exactly.
+        RecipeError: A setting names a layer that is not there, or does not fit the weights.
+        RangeError: An accumulator could overflow int32.
+        DataError: The calibration images do not fit.
+    """
+    recipe = recipe or Recipe()
+    _check_calibration(calibration_images)
+    graph, source = _float_model(model, calibration_images, progress)
+    for position, (name, make) in enumerate(passes_of(recipe, calibration_images), start=1):
+        if progress is not None:
+            progress(name)
+        _run(name, make(graph), graph)
+        if keep is not None:
+            Path(keep).mkdir(parents=True, exist_ok=True)
+            write_atomically(Path(keep) / f"{position:02d}-{name}.onnx", ir.to_proto(graph).SerializeToString())
+    _describe(graph, recipe, source, calibration_images)
+    return Artifact(graph)
+
+
+def _run(name: str, pass_: ir.passes.PassBase, model: ir.Model) -> None:
+    """Run one pass; our own errors come out as they are, anything else names the pass."""
+    from ..errors import OhmfoldError
+
+    try:
+        pass_(model)
+    except (ir.passes.PassError, ir.passes.InvariantError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OhmfoldError):
+            cause = cause.__cause__
+        if cause is not None:
+            raise cause from None
+        raise ModelError(f"pass {name} failed: {error}") from error
+
+
+def _check_calibration(images: NDArray[np.uint8]) -> None:
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        found = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
+        raise DataError(f"calibration images are {found}, expected a uint8 array of pixel codes (N, C, H, W)")
+    if len(images) == 0:
+        raise DataError("the calibration set is empty, expected at least one image (a few hundred are usual)")
+
+
+def _float_model(
+    model: nn.Module | ir.Model | str | Path,
+    images: NDArray[np.uint8],
+    progress: Callable[[str], None] | None,
+) -> tuple[ir.Model, dict[str, str]]:
+    """Return a float ONNX model of our own to work on, and what it was made from."""
+    if isinstance(model, str | Path):
+        graph, digest = load_model_file(model)
+        _prepare_foreign(graph)
+        return graph, {"kind": "onnx", "sha256": digest}
+    if isinstance(model, ir.Model):
+        graph = model.clone()
+        digest = hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True)).hexdigest()
+        _prepare_foreign(graph)
+        return graph, {"kind": "onnx", "sha256": digest}
+    from ..export import export_module
+
+    if progress is not None:
+        progress("export")
+    graph = export_module(model, images.shape[1:])
+    digest = hashlib.sha256(ir.to_proto(graph).SerializeToString(deterministic=True)).hexdigest()
+    return graph, {"kind": type(model).__name__, "sha256": digest}
+
+
+def _prepare_foreign(model: ir.Model) -> None:
+    """Bring a model file to the opset and IR that we write, with a free batch dimension."""
+    import onnx
+
+    version = model.opset_imports.get("")
+    if version is None or version < 7:
+        raise ModelError(f"the model uses opset {version} of ai.onnx, expected 7 or newer")
+    if version != OPSET:
+        common.RemoveInitializersFromInputsPass()(model)
+        try:
+            converted = onnx.version_converter.convert_version(ir.to_proto(model), OPSET)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines() or ["unknown"]
+            raise ModelError(f"onnx cannot convert the model from opset {version} to {OPSET}: {reason[0]}") from None
+        fresh = ir.from_proto(converted)
+        model.graph = fresh.graph
+        model.opset_imports.clear()
+        model.opset_imports.update(fresh.opset_imports)
+    common.RemoveInitializersFromInputsPass()(model)
+    model.ir_version = IR_VERSION
+    for key in [key for key in model.metadata_props if key.startswith("ohmfold.")]:
+        del model.metadata_props[key]
+    _free_batch(model)
+
+
+def _free_batch(model: ir.Model) -> None:
+    """Make the batch dimension of a model that was exported for one batch size free."""
+    graph = model.graph
+    if len(graph.inputs) != 1 or graph.inputs[0].shape is None or len(graph.inputs[0].shape) < 2:
+        return
+    fixed = graph.inputs[0].shape[0]
+    graph.inputs[0].shape = ir.Shape(["N", *list(graph.inputs[0].shape)[1:]])
+    if not isinstance(fixed, int):
+        return
+    for node in graph:
+        for value in node.outputs:
+            value.shape = None
+        target = node.inputs[1] if node.op_type == "Reshape" else None
+        if target is not None and target.const_value is not None:
+            sizes = target.const_value.numpy().copy()
+            if sizes.size and sizes[0] == fixed and not (sizes == -1).any():
+                sizes[0] = -1
+                name = f"{target.name}.free_batch"
+                if name not in graph.initializers:
+                    tensor = ir.tensor(sizes, name=name)
+                    graph.register_initializer(
+                        ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+                    )
+                node.replace_input_with(1, graph.initializers[name])
+    for value in graph.outputs:
+        value.shape = None
+
+
+def _describe(model: ir.Model, recipe: Recipe, source: dict[str, str], images: NDArray[np.uint8]) -> None:
+    """Write how the artifact was made into its metadata."""
+    digest = hashlib.sha256(repr(images.shape).encode() + np.ascontiguousarray(images).tobytes()).hexdigest()
+    records = {
+        "schema": SCHEMA,
+        "recipe": recipe.model_dump(exclude_none=True),
+        "source": source,
+        "calibration": {"images": len(images), "sha256": digest},
+        "versions": library_versions(),
+    }
+    for key, value in records.items():
+        model.metadata_props[f"ohmfold.{key}"] = json.dumps(value, sort_keys=True)
+    model.producer_name = "ohmfold"
+    model.producer_version = library_versions().get("ohmfold")

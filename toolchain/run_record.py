@@ -1,0 +1,178 @@
+"""`RunRecord`: what a run found, as one validated JSON file that reports are made from.
+
+A run folder holds `run.json` (this record), the artifacts it names, and the adversarial sets it names. Every
+figure of a report comes from here, never from a log.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import DataError
+
+__all__ = [
+    "AccuracyRow",
+    "ArtifactRecord",
+    "AttackRow",
+    "DatasetRecord",
+    "ExactnessRow",
+    "LayerRow",
+    "RunRecord",
+]
+
+SCHEMA = 1
+RECORD_NAME = "run.json"
+_LARGEST_RECORD = 64 << 20
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetRecord(_Record):
+    """The held-out images that were judged: name, how many, and the SHA-256 of pixels and labels."""
+
+    name: str
+    images: Count
+    sha256: str
+
+
+class LayerRow(_Record):
+    """One layer with weights.
+
+    Attributes:
+        name, kind: The layer's name and `conv` or `dense`.
+        shape: Shape of the weight codes.
+        options: Width, levels, step and granularity in words.
+        codes, counts: The codes that occur, ascending, and how often.
+        step_low, step_high: Smallest and largest step (equal for one step per tensor).
+        bound: Proved bound of the accumulator's magnitude.
+        exact_in_float32: Whether that bound is below 2**24.
+        weight_snr_db: 10 log10(|W|^2 / |W - step q|^2); None for exact weights.
+        spectral_error: Largest singular value of the weight error as a matrix (paper, Eq. 2, p = 2).
+        infinity_error: Largest absolute row sum of the weight error (Eq. 2, p = infinity).
+        activation_snr_db: Signal to error of the layer's output against the float model; None if unknown.
+    """
+
+    name: str
+    kind: Literal["conv", "dense"]
+    shape: tuple[int, ...]
+    options: str
+    codes: tuple[int, ...]
+    counts: tuple[int, ...]
+    step_low: float
+    step_high: float
+    bound: int
+    exact_in_float32: bool
+    weight_snr_db: float | None = None
+    spectral_error: float | None = None
+    infinity_error: float | None = None
+    activation_snr_db: float | None = None
+
+
+class ArtifactRecord(_Record):
+    """One compiled model: a `variant` such as `plain` or `mu-law`, its file, recipe, notes and layers."""
+
+    variant: str
+    file: str
+    sha256: str
+    recipe: dict[str, Any]
+    notes: tuple[str, ...]
+    layers: tuple[LayerRow, ...]
+
+
+class AccuracyRow(_Record):
+    """How many of the images one witness (`torch`, `emulator`, `onnxruntime`) gets right.
+
+    `model` says what it ran: `float` or the artifact (`integer`).
+    """
+
+    variant: str
+    model: Literal["float", "integer"]
+    witness: str
+    images: Count
+    correct: Count
+
+
+class ExactnessRow(_Record):
+    """A comparison of the emulator with one witness, tensor by tensor."""
+
+    variant: str
+    witness: str
+    tensors: Count
+    integers: Count
+    floats: Count
+    differing: Count
+    first_difference: str | None = None
+
+
+class AttackRow(_Record):
+    """One attack, judged on the artifact by the emulator.
+
+    Attributes:
+        attack: The attack's name.
+        parameters: Its settings.
+        norm: `inf`, or `none` where nothing bounds the change.
+        epsilon_codes: The radius in pixel codes.
+        images: How many images were attacked.
+        clean_correct: How many were right before.
+        correct: How many are right after.
+        adversarial: File of the adversarial set, relative to the run folder.
+    """
+
+    variant: str
+    attack: str
+    parameters: dict[str, Any]
+    norm: str
+    epsilon_codes: Count
+    images: Count
+    clean_correct: Count
+    correct: Count
+    adversarial: str | None = None
+
+
+class RunRecord(_Record):
+    """Everything a run found. `command` is what to type to repeat it; `seconds` how long its steps took."""
+
+    schema_version: Literal[1] = SCHEMA
+    title: str
+    command: str
+    seed: int
+    versions: dict[str, str]
+    machine: str
+    dataset: DatasetRecord
+    source_sha256: str
+    artifacts: tuple[ArtifactRecord, ...]
+    accuracy: tuple[AccuracyRow, ...]
+    exactness: tuple[ExactnessRow, ...]
+    attacks: tuple[AttackRow, ...]
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the record as JSON text."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read `run.json` from a run folder.
+
+        Raises:
+            DataError: It is missing, too large, or not a record of this schema.
+        """
+        path = Path(folder) / RECORD_NAME
+        try:
+            if path.stat().st_size > _LARGEST_RECORD:
+                raise DataError(f"{path} has {path.stat().st_size} bytes, more than a run record can have")
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}; expected the folder of a run") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise DataError(f"{path} is not a run record: {where}: {first['msg']}") from None

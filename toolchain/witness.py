@@ -1,0 +1,310 @@
+"""Other executors of the same model, and the comparison of every tensor with theirs.
+
+An emulator that only agrees with itself proves nothing. The witnesses here share no code with ours:
+onnxruntime at each of its graph-optimisation levels and with several threads, and ONNX's own reference
+evaluator. `certify` puts them beside the emulator; what it returns is what tables and reports print.
+
+Exposing a tensor as a graph output keeps onnxruntime from fusing the nodes around it, so a model is
+witnessed twice: tensor by tensor with everything exposed, and as it is, where only the outputs show.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ..errors import DataError, ModelError
+from .comparison import Comparison, Difference, compare
+from .reader import read_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from .program import Program
+
+__all__ = [
+    "LEVELS",
+    "Certificate",
+    "Comparison",
+    "Difference",
+    "OnnxRuntime",
+    "ReferenceOutcome",
+    "certify",
+    "compare",
+    "run_onnxruntime",
+    "run_reference_evaluator",
+]
+
+# onnxruntime's names of its graph-optimisation levels, from none to all.
+_LEVEL_NAMES: Mapping[str, str] = {
+    "disabled": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "layout": "ORT_ENABLE_LAYOUT",
+    "all": "ORT_ENABLE_ALL",
+}
+LEVELS = tuple(_LEVEL_NAMES)
+
+# onnxruntime prints what it also raises unless it logs fatal errors only.
+_FATAL_ONLY = 4
+
+
+class _Artifact(Protocol):
+    """What `certify` needs of an artifact."""
+
+    @property
+    def program(self) -> Program: ...
+
+    def to_bytes(self) -> bytes: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """One row of `certify`: what a witness is, how it was run, and what came of it.
+
+    Attributes:
+        witness: "onnxruntime" or "onnx reference".
+        level: Graph-optimisation level, empty where the witness has none.
+        threads: Number of intra-op threads.
+        batch: Batch size.
+        exposed: Whether every intermediate tensor was compared, or the graph's outputs alone.
+        comparison: What was compared.
+        skipped: Tensors that the witness cannot compute, with its reason.
+    """
+
+    witness: str
+    level: str
+    threads: int
+    batch: int
+    exposed: bool
+    comparison: Comparison
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The witness in words, for tables."""
+        parts = [self.witness, self.level, f"{self.threads} thread{'s' if self.threads > 1 else ''}"]
+        parts.append("every tensor" if self.exposed else "outputs alone")
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceOutcome:
+    """What ONNX's reference evaluator computed, and what it could not, with the reason."""
+
+    values: Mapping[str, NDArray[Any]]
+    skipped: Mapping[str, str]
+
+
+class OnnxRuntime:
+    """An onnxruntime session on the CPU, kept for several batches.
+
+    Args:
+        model: Serialised ONNX model.
+        level: Graph-optimisation level, one of `LEVELS`.
+        threads: Intra-op threads.
+        expose: Names of intermediate tensors to return beside the graph's outputs.
+
+    Raises:
+        ModelError: If onnxruntime refuses the model, or the level is unknown.
+    """
+
+    def __init__(
+        self, model: bytes, level: str = "all", threads: int = 1, expose: Iterable[str] = ()
+    ) -> None:
+        import onnxruntime
+
+        if level not in _LEVEL_NAMES:
+            raise ModelError(f"unknown onnxruntime level {level!r}; expected one of {', '.join(LEVELS)}")
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVEL_NAMES[level])
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _FATAL_ONLY
+        try:
+            self._session = onnxruntime.InferenceSession(
+                _exposing(model, expose), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ModelError(f"onnxruntime refuses the model: {_one_line(error)}") from error
+        self.outputs = tuple(output.name for output in self._session.get_outputs())
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Every output by name.
+
+        Raises:
+            DataError: If the inputs do not fit the model.
+        """
+        try:
+            values = self._session.run(list(self.outputs), dict(inputs))
+        except Exception as error:
+            raise DataError(
+                f"onnxruntime cannot run the model on these inputs: {_one_line(error)}"
+            ) from error
+        return dict(zip(self.outputs, values, strict=True))
+
+
+def run_onnxruntime(
+    model: bytes,
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    level: str = "all",
+    threads: int = 1,
+    expose: Iterable[str] = (),
+) -> dict[str, NDArray[Any]]:
+    """Run a model once in onnxruntime; arguments and errors as for `OnnxRuntime`."""
+    return OnnxRuntime(model, level, threads, expose).run(inputs)
+
+
+def run_reference_evaluator(
+    model: bytes | onnx.ModelProto, inputs: Mapping[str, NDArray[Any]], expose: Iterable[str] | None = None
+) -> ReferenceOutcome:
+    """Run a model node by node in ONNX's reference evaluator.
+
+    The evaluator has gaps (per-channel QLinearConv over one spatial axis, say). A node that it cannot run
+    is skipped, and so is every node that depends on it; the outcome names the tensors and the reason.
+
+    Args:
+        model: The model, serialised or not.
+        inputs: Arrays by input name.
+        expose: Names of the tensors to return; None for all of them.
+
+    Raises:
+        ModelError: If the evaluator cannot load the model.
+    """
+    from onnx.reference import ReferenceEvaluator
+
+    proto = onnx.load_model_from_string(model) if isinstance(model, bytes) else model
+    try:
+        evaluator = ReferenceEvaluator(proto)
+    except Exception as error:
+        raise ModelError(f"onnx's reference evaluator refuses the model: {_one_line(error)}") from error
+    values: dict[str, Any] = {"": None, **inputs, **evaluator.rt_inits_}
+    skipped: dict[str, str] = {}
+    for node in evaluator.rt_nodes_:
+        lost = next((name for name in node.input if name in skipped), None)
+        if lost is not None:
+            skipped.update(dict.fromkeys(node.output, skipped[lost]))
+            continue
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                results = node.run(*(values[name] for name in node.input))
+        except Exception as error:  # noqa: BLE001 - a gap of the witness, not of the model
+            reason = f"{node.onnx_node.op_type}: {_one_line(error)}"
+            skipped.update(dict.fromkeys(node.output, reason))
+            continue
+        values.update(zip(node.output, results, strict=False))
+    written = [name for node in evaluator.rt_nodes_ for name in node.output if name]
+    wanted = set(written if expose is None else expose) | set(evaluator.output_names)
+    return ReferenceOutcome(
+        {name: np.asarray(values[name]) for name in written if name in wanted and name in values},
+        {name: reason for name, reason in skipped.items() if name in wanted},
+    )
+
+
+def certify(
+    artifact: _Artifact | bytes,
+    images: NDArray[Any],
+    *,
+    levels: Sequence[str] = LEVELS,
+    threads: Sequence[int] = (1, 2),
+    batch_sizes: Sequence[int] | None = None,
+    reference: bool = False,
+) -> tuple[Certificate, ...]:
+    """Run the emulator and every other witness on the same images and compare all they compute.
+
+    Args:
+        artifact: An artifact, or a serialised ONNX model with one input.
+        images: What the model's input takes, `(N, C, H, W)`.
+        levels: onnxruntime's graph-optimisation levels, of `LEVELS`.
+        threads: Thread counts for onnxruntime.
+        batch_sizes: Sizes of the batches to run, each on the first images; None for all images at once.
+        reference: Whether to ask ONNX's reference evaluator too (slow: it is plain Python).
+
+    Returns:
+        A row for each witness, level, thread count and batch size: first with every tensor exposed, then
+        with the graph's outputs alone.
+
+    Raises:
+        DataError: If there are fewer images than a batch size asks for, or none.
+    """
+    from .emulator import Emulator
+
+    model = artifact if isinstance(artifact, bytes) else artifact.to_bytes()
+    program = (
+        read_program(ir.from_proto(onnx.load_model_from_string(model)))
+        if isinstance(artifact, bytes)
+        else artifact.program
+    )
+    sizes = (len(images),) if batch_sizes is None else tuple(batch_sizes)
+    if not len(images) or not sizes or min(sizes) < 1 or max(sizes) > len(images):
+        raise DataError(
+            f"batch sizes {sizes} need 1 to {len(images)} images; give more images or smaller batches"
+        )
+    emulator = Emulator(program)
+    feeds = {size: {program.inputs[0].name: images[:size]} for size in sizes}
+    traces = {size: emulator.trace(images[:size]) for size in sizes}
+    outputs = [spec.name for spec in program.outputs]
+    known = {name for node in _graph(model).node for name in node.output}
+    rows: list[Certificate] = []
+    for exposed in (True, False):
+        expose = [name for name in traces[sizes[0]] if name in known] if exposed else []
+        for level in levels:
+            for count in threads:
+                session = OnnxRuntime(model, level, count, expose)
+                for size in sizes:
+                    wanted = {name: traces[size][name] for name in [*expose, *outputs]}
+                    found = compare(wanted, session.run(feeds[size]))
+                    rows.append(Certificate("onnxruntime", level, count, size, exposed, found))
+    if reference:
+        rows.extend(_reference_row(model, feeds[size], traces[size], size, known) for size in sizes)
+    return tuple(rows)
+
+
+def _reference_row(
+    model: bytes,
+    feed: Mapping[str, NDArray[Any]],
+    trace: Mapping[str, NDArray[Any]],
+    size: int,
+    known: set[str],
+) -> Certificate:
+    outcome = run_reference_evaluator(model, feed)
+    wanted = {name: array for name, array in trace.items() if name in known}
+    found = compare(wanted, outcome.values, skip=outcome.skipped)
+    skipped = {name: reason for name, reason in outcome.skipped.items() if name in wanted}
+    return Certificate("onnx reference", "", 1, size, True, found, skipped)
+
+
+def _graph(model: bytes) -> onnx.GraphProto:
+    try:
+        return onnx.load_model_from_string(model).graph
+    except Exception as error:
+        raise ModelError(f"the bytes are not an ONNX model: {_one_line(error)}") from error
+
+
+def _exposing(model: bytes, names: Iterable[str]) -> bytes:
+    """The model with more tensors among its outputs; onnxruntime infers their types itself."""
+    wanted = list(names)
+    if not wanted:
+        return model
+    proto = onnx.load_model_from_string(model)
+    present = {output.name for output in proto.graph.output}
+    written = {name for node in proto.graph.node for name in node.output}
+    for name in dict.fromkeys(wanted):
+        if name not in present:
+            if name not in written:
+                raise ModelError(f"no node of the model writes the tensor {name!r} that is to be exposed")
+            proto.graph.output.append(onnx.ValueInfoProto(name=name))
+    return proto.SerializeToString()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
