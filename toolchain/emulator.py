@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..errors import DataError, OhmfoldError
+from ..errors import DataError, ModelError, OhmfoldError
 from .execution import batch_prefix, prepare
 from .program import Dense, Dequantise, Program, Scale
 
@@ -197,7 +197,10 @@ class Emulator:
         wanted = keep | self._read
         for index in range(first, last):
             layer, runner = self.program.layers[index], self._runners[index]
-            live.update(runner(tuple(live[name] for name in layer.inputs), wanted))
+            try:
+                live.update(runner(tuple(live[name] for name in layer.inputs), wanted))
+            except (TypeError, ValueError) as error:
+                raise ModelError(f"layer {layer.name!r} ({type(layer).__name__}): {error}") from error
             for name in (*layer.inputs, *layer.outputs):
                 if name not in keep and self._last_use.get(name, -1) <= index:
                     live.pop(name, None)

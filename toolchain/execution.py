@@ -17,7 +17,7 @@ from ..kernels.elementwise import look_up, weighted_sum
 from ..kernels.pooling import max_pool, spatial_sum
 from ..kernels.requantise import requantise
 from . import program as p
-from .float_ops import ELEMENTWISE_OPERATORS, FLOAT_OPERATORS
+from .float_ops import ELEMENTWISE_OPERATORS, FLOAT_OPERATORS, resolved_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -166,15 +166,6 @@ def pad_constant(x: NDArray[Any], pads: tuple[int, ...], value: float) -> NDArra
     return np.pad(x[cuts], widths, constant_values=x.dtype.type(value))
 
 
-def reshape(x: NDArray[Any], shape: tuple[int, ...], *, allow_zero: bool) -> NDArray[Any]:
-    """ONNX's Reshape: 0 copies a dimension unless `allow_zero`, -1 is inferred (also in an empty array)."""
-    sizes = [x.shape[i] if size == 0 and not allow_zero else size for i, size in enumerate(shape)]
-    if -1 in sizes:
-        others = math.prod(size for size in sizes if size != -1)
-        sizes[sizes.index(-1)] = x.size // others if others else 0
-    return x.reshape(sizes)
-
-
 def _pad(layer: p.Pad) -> Runner:
     return _simple(layer, lambda x: pad_constant(x, layer.pads, layer.value))
 
@@ -193,7 +184,9 @@ def _split(layer: p.Split) -> Runner:
 
 
 def _reshape(layer: p.Reshape) -> Runner:
-    return _simple(layer, lambda x: reshape(x, layer.shape, allow_zero=layer.allow_zero))
+    return _simple(
+        layer, lambda x: x.reshape(resolved_shape(x.shape, layer.shape, allow_zero=layer.allow_zero))
+    )
 
 
 def _transpose(layer: p.Transpose) -> Runner:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Attributes = Mapping[str, Any]
     OperatorFunction = Callable[[Operands, Attributes, int], tuple[Array, ...]]
 
-__all__ = ["ELEMENTWISE_OPERATORS", "EXACT_OPERATORS", "FLOAT_OPERATORS"]
+__all__ = ["ELEMENTWISE_OPERATORS", "EXACT_OPERATORS", "FLOAT_OPERATORS", "resolved_shape"]
 
 # TensorProto.DataType numbers that NumPy has a type for.
 ELEMENT_TYPES: Mapping[int, np.dtype[Any]] = {
@@ -83,7 +83,7 @@ def _folded(function: Callable[[Array, Array], Array]) -> OperatorFunction:
 
 
 def _divide(a: Array, b: Array) -> Array:
-    """IEEE division; integers truncate towards zero, and anything by zero is zero."""
+    """IEEE division; integers truncate towards zero, and by zero they give zero."""
     if np.issubdtype(np.result_type(a, b), np.floating):
         return np.divide(a, b)
     quotient = np.floor_divide(a, b)
@@ -236,13 +236,24 @@ def _concat(operands: Operands, attributes: Attributes, outputs: int) -> tuple[A
 
 def _reshape(operands: Operands, attributes: Attributes, outputs: int) -> tuple[Array, ...]:  # noqa: ARG001
     x = _required(operands, 0)
-    sizes = list(_integers(operands, 1, attributes, "shape") or ())
-    if not attributes.get("allowzero", 0):
-        sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
+    target = _integers(operands, 1, attributes, "shape") or ()
+    return (x.reshape(resolved_shape(x.shape, target, allow_zero=bool(attributes.get("allowzero", 0)))),)
+
+
+def resolved_shape(
+    shape: tuple[int, ...], target: tuple[int, ...], *, allow_zero: bool = False
+) -> tuple[int, ...]:
+    """The shape that ONNX's Reshape gives: 0 copies a dimension unless `allow_zero`, -1 is inferred.
+
+    Copied dimensions cancel before -1 is inferred, so that an empty batch keeps its other dimensions.
+    """
+    copied = {i for i, size in enumerate(target) if size == 0 and not allow_zero}
+    sizes = [shape[i] if i in copied else size for i, size in enumerate(target)]
     if -1 in sizes:
-        others = math.prod(size for size in sizes if size != -1)
-        sizes[sizes.index(-1)] = x.size // others if others else 0
-    return (x.reshape(sizes),)
+        have = math.prod(size for i, size in enumerate(shape) if i not in copied)
+        others = math.prod(size for i, size in enumerate(sizes) if size != -1 and i not in copied)
+        sizes[sizes.index(-1)] = have // others if others else 0
+    return tuple(sizes)
 
 
 def _transpose(operands: Operands, attributes: Attributes, outputs: int) -> tuple[Array, ...]:  # noqa: ARG001

@@ -120,9 +120,9 @@ def _conv(layer: p.Conv, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
     parts = []
     for group in range(layer.groups):
         channels = slice(group * weight.shape[1], (group + 1) * weight.shape[1])
-        columns = np.moveaxis(windows[:, channels], 1, 1 + len(kernel))
-        rows = columns.reshape(*columns.shape[: 1 + len(kernel)], -1)
         group_weight = weight[group * each : (group + 1) * each].reshape(each, -1)
+        columns = np.moveaxis(windows[:, channels], 1, 1 + len(kernel))
+        rows = columns.reshape(*columns.shape[: 1 + len(kernel)], group_weight.shape[1])
         parts.append(np.moveaxis(rows @ group_weight.T, -1, 1))
     acc = np.concatenate(parts, axis=1)
     if layer.bias is not None:
@@ -226,9 +226,13 @@ def _split(layer: p.Split, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
 
 def _reshape(layer: p.Reshape, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
     x = inputs[0]
-    copied = [x.shape[i] if d == 0 and not layer.allow_zero else d for i, d in enumerate(layer.shape)]
-    known = int(np.prod([d for d in copied if d != -1], dtype=np.int64))
-    return (x.reshape([x.size // max(1, known) if d == -1 else d for d in copied]),)
+    copied = [d == 0 and not layer.allow_zero for d in layer.shape]
+    sizes = [x.shape[i] if copy else layer.shape[i] for i, copy in enumerate(copied)]
+    if -1 in sizes:  # copied dimensions, which may be 0, cancel
+        rest = [d for i, d in enumerate(x.shape) if i >= len(copied) or not copied[i]]
+        known = [d for d, copy in zip(layer.shape, copied, strict=True) if not copy and d != -1]
+        sizes[sizes.index(-1)] = int(np.prod(rest, dtype=np.int64)) // int(np.prod(known, dtype=np.int64))
+    return (x.reshape(sizes),)
 
 
 def _transpose(layer: p.Transpose, inputs: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -51,7 +51,8 @@ class LayerRow(_Record):
         shape: Shape of the weight codes.
         options: Width, levels, step and granularity in words.
         codes, counts: The codes that occur, ascending, and how often.
-        step_low, step_high: Smallest and largest step (equal for one step per tensor).
+        step_low, step_high: Smallest and largest step (equal for one step per tensor); None where a model made
+            by others does not tell.
         bound: Proved bound of the accumulator's magnitude.
         exact_in_float32: Whether that bound is below 2**24.
         weight_snr_db: 10 log10(|W|^2 / |W - step q|^2); None for exact weights.
@@ -66,8 +67,8 @@ class LayerRow(_Record):
     options: str
     codes: tuple[int, ...]
     counts: tuple[int, ...]
-    step_low: float
-    step_high: float
+    step_low: float | None
+    step_high: float | None
     bound: int
     exact_in_float32: bool
     weight_snr_db: float | None = None

@@ -181,7 +181,7 @@ def run_reference_evaluator(
     """
     from onnx.reference import ReferenceEvaluator
 
-    proto = onnx.load_model_from_string(model) if isinstance(model, bytes) else model
+    proto = _parsed(model) if isinstance(model, bytes) else model
     try:
         evaluator = ReferenceEvaluator(proto)
     except Exception as error:
@@ -239,11 +239,8 @@ def certify(
     from .emulator import Emulator
 
     model = artifact if isinstance(artifact, bytes) else artifact.to_bytes()
-    program = (
-        read_program(ir.from_proto(onnx.load_model_from_string(model)))
-        if isinstance(artifact, bytes)
-        else artifact.program
-    )
+    proto = _parsed(model)
+    program = read_program(ir.from_proto(proto)) if isinstance(artifact, bytes) else artifact.program
     sizes = (len(images),) if batch_sizes is None else tuple(batch_sizes)
     if not len(images) or not sizes or min(sizes) < 1 or max(sizes) > len(images):
         raise DataError(
@@ -253,7 +250,7 @@ def certify(
     feeds = {size: {program.inputs[0].name: images[:size]} for size in sizes}
     traces = {size: emulator.trace(images[:size]) for size in sizes}
     outputs = [spec.name for spec in program.outputs]
-    known = {name for node in _graph(model).node for name in node.output}
+    known = {name for node in proto.graph.node for name in node.output}
     rows: list[Certificate] = []
     for exposed in (True, False):
         expose = [name for name in traces[sizes[0]] if name in known] if exposed else []
@@ -283,9 +280,9 @@ def _reference_row(
     return Certificate("onnx reference", "", 1, size, True, found, skipped)
 
 
-def _graph(model: bytes) -> onnx.GraphProto:
+def _parsed(model: bytes) -> onnx.ModelProto:
     try:
-        return onnx.load_model_from_string(model).graph
+        return onnx.load_model_from_string(model)
     except Exception as error:
         raise ModelError(f"the bytes are not an ONNX model: {_one_line(error)}") from error
 
@@ -295,7 +292,7 @@ def _exposing(model: bytes, names: Iterable[str]) -> bytes:
     wanted = list(names)
     if not wanted:
         return model
-    proto = onnx.load_model_from_string(model)
+    proto = _parsed(model)
     present = {output.name for output in proto.graph.output}
     written = {name for node in proto.graph.node for name in node.output}
     for name in dict.fromkeys(wanted):
@@ -303,7 +300,7 @@ def _exposing(model: bytes, names: Iterable[str]) -> bytes:
             if name not in written:
                 raise ModelError(f"no node of the model writes the tensor {name!r} that is to be exposed")
             proto.graph.output.append(onnx.ValueInfoProto(name=name))
-    return proto.SerializeToString()
+    return bytes(proto.SerializeToString())
 
 
 def _one_line(error: Exception) -> str:

@@ -1,17 +1,13 @@
 """What is compiled: cached by source hash, exact float32, and on AVX2 with the instruction that was meant."""
 
 import os
-import re
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-from ohmfold.kernels import cache, gemm
-from ohmfold.kernels.dense import Dense
-from ohmfold.kernels.elementwise import look_up
+from ohmfold.kernels import cache
 
 RUN = """
 import logging, sys
@@ -67,17 +63,46 @@ def test_the_hash_covers_every_source_of_the_package(tmp_path, monkeypatch):
     assert cache.source_hash.__wrapped__() != original
 
 
-def test_nothing_is_contracted_or_promoted_in_the_compiled_code():
-    class Codes:
-        multiplier = np.ones((), np.float32)
-        zero_point = 0
-        dtype = np.dtype(np.uint8)
+PRODUCTS = """
+import re
+import numpy as np
+from types import SimpleNamespace
+from numba.core.registry import cpu_target
+from ohmfold.kernels import gemm
+from ohmfold.kernels.dense import Dense
+rng = np.random.default_rng(0)
+for rows, depth, columns in [(1, 7, 3), (5, 64, 17), (70, 33, 16)]:
+    x = rng.integers(0, 256, (rows, depth), dtype=np.uint8)
+    weight = rng.integers(-255, 256, (depth, columns)).astype(np.int16)
+    multiplier = np.full((), 2.0**-12, np.float32)
+    codes = SimpleNamespace(multiplier=multiplier, zero_point=9, dtype=np.dtype(np.uint8))
+    layer = Dense(weight, input_zero_point=200, codes=codes)
+    acc = (x.astype(np.int64) - 200) @ weight
+    assert np.array_equal(layer.accumulate(x), acc)
+    f = np.clip(acc.astype(np.float32) * multiplier, -9, 246)
+    assert np.array_equal(layer(x), np.rint(f) + 9)
+listing = "".join(gemm.multiply.inspect_asm().values())
+assert "mul" in listing
+contracted = re.search(r"vfn?m(add|sub)[0-9]+[ps]s|cvtss2sd|cvtps2pd|fml[as]|fn?m(add|sub)", listing)
+features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+print("contracted" if contracted else "single", "+avx2" in features, "vpmaddwd" in listing)
+"""
 
-    Dense(np.ones((4, 4), np.int8), codes=Codes())(np.ones((4, 4), np.uint8))
-    look_up(np.zeros(1, np.uint8), np.zeros(256, np.uint8))
-    listings = gemm.multiply.inspect_asm()
-    assert listings
-    for assembly in listings.values():
-        if not assembly.strip():
-            pytest.skip("code loaded from the cache carries no listing")
-        assert not re.search(r"vfn?m(add|sub)\d+[ps]s|cvtss2sd|cvtps2pd", assembly)
+
+def run_products(folder: Path, **target: str) -> list[str]:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder), **target}
+    command = [sys.executable, "-c", PRODUCTS]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=180)
+    return result.stdout.split()
+
+
+def test_products_on_this_processor_use_its_multiply_add_and_no_fused_float(tmp_path):
+    rounding, has_avx2, has_multiply_add = run_products(tmp_path)
+    assert rounding == "single"
+    assert has_avx2 == has_multiply_add or has_avx2 == "False"
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="names x86 features")
+def test_products_without_avx2_are_as_exact(tmp_path):
+    target = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}
+    assert run_products(tmp_path, **target) == ["single", "False", "False"]

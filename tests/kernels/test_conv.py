@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from ohmfold.kernels.conv import Convolution
 
 
@@ -43,7 +42,9 @@ def round_codes(acc, codes):
 def draw_codes(rng, shape, dtype):
     limits = np.iinfo(dtype)
     extreme = rng.choice([limits.min, limits.max], shape)
-    return np.where(rng.random(shape) < 0.3, extreme, rng.integers(limits.min, limits.max + 1, shape)).astype(dtype)
+    return np.where(rng.random(shape) < 0.3, extreme, rng.integers(limits.min, limits.max + 1, shape)).astype(
+        dtype
+    )
 
 
 @st.composite
@@ -130,7 +131,8 @@ def test_equals_a_direct_sum_in_int64(
 
 @pytest.mark.parametrize("batch", [1, 40])
 @pytest.mark.parametrize(
-    ("channels", "outputs", "kernel", "size", "groups"), [(32, 64, 5, 14, 1), (64, 64, 3, 9, 64), (3, 20, 3, 33, 1)]
+    ("channels", "outputs", "kernel", "size", "groups"),
+    [(32, 64, 5, 14, 1), (64, 64, 3, 9, 64), (3, 20, 3, 33, 1)],
 )
 def test_a_batch_of_several_blocks_equals_the_direct_sum(batch, channels, outputs, kernel, size, groups):
     rng = np.random.default_rng(batch)

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from ohmfold.kernels.dense import BLOCK_ROWS, Dense
 
 
 def draw_codes(rng, shape, dtype):
     limits = np.iinfo(dtype)
     extreme = rng.choice([limits.min, limits.max], shape)
-    return np.where(rng.random(shape) < 0.3, extreme, rng.integers(limits.min, limits.max + 1, shape)).astype(dtype)
+    return np.where(rng.random(shape) < 0.3, extreme, rng.integers(limits.min, limits.max + 1, shape)).astype(
+        dtype
+    )
 
 
 def draw_weight(rng, shape, kind):
@@ -30,7 +31,9 @@ def round_codes(acc, multiplier, zero_point, dtype):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    rows=st.sampled_from([0, 1, 2, 3, 4, 5, 7, BLOCK_ROWS - 1, BLOCK_ROWS, BLOCK_ROWS + 1, 2 * BLOCK_ROWS + 5]),
+    rows=st.sampled_from(
+        [0, 1, 2, 3, 4, 5, 7, BLOCK_ROWS - 1, BLOCK_ROWS, BLOCK_ROWS + 1, 2 * BLOCK_ROWS + 5]
+    ),
     depth=st.integers(0, 70),
     columns=st.integers(0, 40),
     input_type=st.sampled_from([np.uint8, np.int8]),

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from ohmfold.kernels.pooling import max_pool, spatial_sum
 
 
@@ -50,7 +49,9 @@ def test_max_pool_equals_the_maximum_of_each_window(data):
     kernel, strides, dilations = per_axis(1, 4), per_axis(1, 3), per_axis(1, 2)
     pads = data.draw(st.tuples(*(st.integers(0, k - 1) for k in (*kernel, *kernel))))
     room = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
-    spatial = [data.draw(st.integers(max(1, room[a] - pads[a] - pads[axes + a]), room[a] + 9)) for a in range(axes)]
+    spatial = [
+        data.draw(st.integers(max(1, room[a] - pads[a] - pads[axes + a]), room[a] + 9)) for a in range(axes)
+    ]
     dtype = data.draw(st.sampled_from([np.uint8, np.int8, np.float32]))
     ceil_mode = data.draw(st.booleans())
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))

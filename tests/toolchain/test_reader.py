@@ -6,9 +6,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from ohmfold.errors import OhmfoldError
 from ohmfold.toolchain.comparison import compare
 from ohmfold.toolchain.emulator import Emulator
 from ohmfold.toolchain.program import (
@@ -152,43 +149,6 @@ def test_auto_pad_is_resolved_from_the_static_shape(auto_pad, stride):
     verify(model, x=codes(2, 2, 7, 10))
 
 
-@st.composite
-def convolutions(draw):
-    axes = draw(st.integers(1, 2))
-    groups = draw(st.integers(1, 3))
-    channels, filters = groups * draw(st.integers(1, 2)), groups * draw(st.integers(1, 3))
-    per_axis = st.lists(st.integers(1, 3), min_size=axes, max_size=axes)
-    kernel, strides, dilations = draw(per_axis), draw(per_axis), draw(per_axis)
-    pads = draw(st.lists(st.integers(0, 2), min_size=2 * axes, max_size=2 * axes))
-    spatial = [draw(st.integers(7, 9)) for _ in range(axes)]
-    per_channel = draw(st.booleans())
-    seed = draw(st.integers(0, 2**16))
-    rng = np.random.default_rng(seed)
-    unsigned = draw(st.booleans())
-    weight = rng.integers(-60, 61, (filters, channels // groups, *kernel))
-    dims = ",".join(map(str, spatial))
-    outputs = ",".join("HW"[:axes])
-    attributes = f"group={groups}, strides={strides}, dilations={dilations}, pads={pads}"
-    model = build(
-        f"(uint8[N,{channels},{dims}] x) => (uint8[N,{filters},{outputs}] y)",
-        f"y = QLinearConv<{attributes}>(x, xs, xz, w, ws, wz, ys, yz, b)",
-        xs=f32(rng.uniform(0.01, 1)), xz=np.uint8(draw(st.integers(0, 255))),
-        w=(weight + 128).astype(np.uint8) if unsigned else weight.astype(np.int8),
-        ws=f32(rng.uniform(0.001, 0.01, filters if per_channel else None)),
-        wz=np.uint8(128) if unsigned else np.int8(0),
-        ys=f32(rng.uniform(0.1, 1)), yz=np.uint8(draw(st.integers(0, 255))),
-        b=rng.integers(-5000, 5000, filters).astype(np.int32),
-    )  # fmt: skip
-    return model, rng.integers(0, 256, (draw(st.integers(1, 3)), channels, *spatial)).astype(np.uint8)
-
-
-@settings(max_examples=40, deadline=None)
-@given(convolutions())
-def test_any_convolution_over_one_or_two_axes_has_onnxruntimes_bits(case):
-    model, x = case
-    verify(model, x=x)
-
-
 def test_conv_integer_alone_gives_its_accumulator():
     model = build(
         "(uint8[N,2,5,5] x) => (int32[N,3,4,4] y)", "y = ConvInteger(x, w, z7)", w=weights(3, 2, 2, 2), **Z
@@ -278,6 +238,21 @@ def test_q_linear_mat_mul_runs_over_the_last_axis_of_any_rank(rank):
     shape = (2, 3, 2)[: rank - 1]
     (layer,) = verify(model, x=codes(*shape, 6)).layers
     assert isinstance(layer, Dense)
+
+
+def test_a_single_row_may_come_without_a_batch():
+    model = build("(uint8[6] x) => (int32[4] y)", "y = MatMulInteger(x, w, z7)", w=weights(6, 4), **Z)
+    verify(model, x=codes(6))
+
+
+def test_int8_codes_are_multiplied_too():
+    model = build(
+        "(int8[N,2,5,5] x) => (int8[N,3,4,4] y)",
+        "y = QLinearConv(x, xs, xz, w, ws, wz, ys, xz, b)",
+        xs=f32(0.3), xz=np.int8(-3), w=weights(3, 2, 2, 2), ws=steps(3), wz=np.zeros(3, np.int8), ys=f32(7),
+        b=bias(3),
+    )  # fmt: skip
+    verify(model, x=codes(2, 2, 5, 5, low=-128, high=128, dtype=np.int8))
 
 
 # Sums.
@@ -472,6 +447,24 @@ def test_elementary_nodes_outside_any_pattern_run_on_their_own():
     verify(model, x=codes(5, 6), v=np.random.default_rng(0).normal(0, 1, (5, 6)).astype(f32))
 
 
+def test_a_shift_behind_a_multiplier_is_not_taken_for_a_zero_point():
+    model = build(
+        "(uint8[N,6] x) => (int32[N,6] y)",
+        "i = Cast<to=6>(x)  k = Mul(i, three)  y = Sub(k, seven)",
+        three=np.int32(3), seven=np.int32(7),
+    )  # fmt: skip
+    verify(model, x=codes(5, 6))
+
+
+def test_a_second_bias_is_added_to_the_first():
+    model = build(
+        "(uint8[N,6] x) => (uint8[N,4] y)",
+        f"p = MatMulInteger(x, w, z7)  b1 = Add(p, b)  s = Add(b1, c) {REQUANTISE}",
+        w=weights(6, 4), b=bias(4), c=bias(4, seed=8), m=steps(4), **Z,
+    )  # fmt: skip
+    assert layer_types(verify(model, x=codes(5, 6))) == [Dense, Requantise]
+
+
 def test_a_multiplier_that_varies_over_the_batch_is_an_ordinary_product():
     model = build("(int32[3,4] x) => (float[3,4] y)", "f = Cast<to=1>(x)  y = Mul(f, m)", m=steps(3, 1))
     assert layer_types(verify(model, x=bias(3, 4))) == [Operator, Operator]
@@ -484,7 +477,8 @@ def test_constants_come_as_initializers_nodes_or_behind_identity():
     model = build(
         "(uint8[N,6] x) => (float[N,4] y)",
         "zp = Constant<value = uint8 {3}>()  w2 = Identity(w)  x2 = Identity(x)"
-        " p = MatMulInteger(x2, w2, zp)  f = Cast<to=1>(p)  m = Constant<value_float = 0.25>()  l = Mul(f, m)  y = Dropout(l)",
+        " p = MatMulInteger(x2, w2, zp)  f = Cast<to=1>(p)  m = Constant<value_float = 0.25>()  l = Mul(f, m)"
+        " y = Dropout(l)",
         w=weights(6, 4),
     )  # fmt: skip
     program = verify(model, x=codes(5, 6))
@@ -526,42 +520,3 @@ def test_a_function_of_standard_nodes_is_inlined():
         turn (a) => (b) { b = Transpose<perm=[0,1]>(a) }
     """)
     assert layer_types(read(model)) == [Transpose]
-
-
-# What if one thing is wrong?
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_a_graph_with_any_one_attribute_or_constant_spoilt_is_refused_or_has_onnxruntimes_bits(data):
-    model = build(
-        "(uint8[N,2,6,6] x) => (uint8[N,3] y)",
-        "c = QLinearConv<pads=[1,1,1,1], strides=[2,2], group=1>(x, xs, z7, w, ws, wz, ys, z128, b)"
-        " p = MaxPool<kernel_shape=[3,3]>(c)  l = Reshape(p, shape)  d = MatMulInteger(l, v, z7, z128)"
-        " s = Add(d, b)  f = Cast<to=1>(s)  g = Mul(f, m)  y = QuantizeLinear<axis=1>(g, one, z)",
-        xs=f32(0.3), w=weights(3, 2, 3, 3), ws=steps(3), wz=np.zeros(3, np.int8), ys=f32(7), b=bias(3),
-        shape=np.array([0, 3]), v=codes(3, 3), m=steps(3), **Z,
-    )  # fmt: skip
-    if data.draw(st.booleans()):
-        target = data.draw(st.sampled_from(list(model.graph.initializer)))
-        dtype = data.draw(st.sampled_from([np.uint8, np.int8, np.int32, np.float32, np.float16, np.int64]))
-        shape = data.draw(st.lists(st.integers(0, 3), max_size=4))
-        target.CopyFrom(numpy_helper.from_array(np.ones(shape, dtype), target.name))
-    else:
-        node = data.draw(st.sampled_from([node for node in model.graph.node if node.attribute]))
-        attribute = data.draw(st.sampled_from(list(node.attribute)))
-        value = data.draw(
-            st.one_of(st.integers(-3, 40), st.lists(st.integers(-3, 5), min_size=1, max_size=4))
-        )
-        attribute.CopyFrom(onnx.helper.make_attribute(attribute.name, value))
-    try:
-        program = read(model)
-    except OhmfoldError:
-        return
-    x = codes(2, 2, 6, 6)
-    try:
-        expected = OnnxRuntime(model.SerializeToString()).run({"x": x})
-    except OhmfoldError:
-        return  # onnxruntime is stricter about this model than the reader
-    found = compare(expected, run_reference(program, {"x": x}))
-    assert found.equal, str(found)

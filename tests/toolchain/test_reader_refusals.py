@@ -120,6 +120,20 @@ REFUSED = {
         "QLinearConv",
         "NaN",
     ),
+    "a multiplier that is infinite": (
+        "(int32[N,4] x) => (float[N,4] y)",
+        "f = Cast<to=1>(x)  [n1] y = Mul(f, m)",
+        {"m": f32("inf")},
+        "Mul",
+        "infinity",
+    ),
+    "a zero point of another type than its input": (
+        "(int8[2,4] x) => (int32[2,3] y)",
+        "[n1] y = MatMulInteger(x, w, z)",
+        {"w": zeros(4, 3), "z": np.uint8(0)},
+        "MatMulInteger",
+        "uint8, the input int8",
+    ),
     "float16 scales": (
         "(uint8[2,4] x) => (uint8[2,3] y)",
         "[n1] y = QLinearMatMul(x, s, z, w, s, wz, s, z)",
@@ -198,6 +212,12 @@ def test_an_unknown_operator_is_answered_with_the_list_of_known_ones():
 def test_old_meanings_of_operators_are_refused():
     model = build("(float[N,4] x) => (float[N,4] y)", "y = Softmax(x)", opset=11)
     with pytest.raises(UnsupportedError, match="opset 13 or newer"):
+        read(model)
+
+
+def test_an_opset_from_the_future_is_refused():
+    model = build("(float[N,4] x) => (float[N,4] y)", "y = Relu(x)", opset=999)
+    with pytest.raises(UnsupportedError, match="opset 999"):
         read(model)
 
 

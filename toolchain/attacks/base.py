@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Attack", "AttackResult", "Judge", "Problem", "worst_case"]
 
 
+@runtime_checkable
 class Judge(Protocol):
     """What decides whether an attack succeeded: the emulator, or another target of the same artifact."""
 

@@ -13,9 +13,12 @@ from .base import AttackResult, Judge, worst_case
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from ..emulator import HasProgram
+    from ..program import Program
     from .base import Attack, GradientSource
 
 __all__ = ["Evaluation", "evaluate"]
@@ -44,7 +47,7 @@ class Evaluation:
 
 
 def evaluate(
-    target: Judge | Any,
+    target: Judge | Program | HasProgram | str | Path,
     twin: GradientSource | None,
     images: NDArray[np.uint8],
     labels: NDArray[np.integer[Any]],
@@ -70,17 +73,15 @@ def evaluate(
         progress: Called with the attack's name, the images done and to be done.
 
     Raises:
-        RecipeError: No attack was given.
+        RecipeError: No attack was given, or an attack needs a gradient and there is nothing to make it from.
         DataError: As `Attack.__call__`.
         UnsupportedError: The target has no twin.
     """
     if not attacks:
         raise RecipeError("no attack given; expected at least one")
-    judge = target if hasattr(target, "predict") else _emulator(target)
+    judge = target if isinstance(target, Judge) else _emulator(target)
     if twin is None and any(attack.needs_gradient for attack in attacks):
-        from ..twin import Twin
-
-        twin = Twin(target)
+        twin = _twin(target)
     return Evaluation(
         tuple(
             attack(
@@ -98,7 +99,18 @@ def evaluate(
     )
 
 
-def _emulator(source: Any) -> Judge:
+def _emulator(source: Program | HasProgram | str | Path) -> Judge:
     from ..emulator import Emulator
 
     return Emulator(source)
+
+
+def _twin(source: Any) -> GradientSource:
+    if isinstance(source, Judge) and not hasattr(source, "program"):
+        raise RecipeError(
+            f"gradient attacks on a {type(source).__name__}, which holds no program: give a twin, or another "
+            "torch model whose gradients to use"
+        )
+    from ..twin import Twin
+
+    return Twin(source)

@@ -6,10 +6,9 @@ states is refused (the rule of Madry's MNIST challenge).
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import re
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from ...errors import DataError, OutputError
+from ...errors import DataError
 from .base import AttackResult
 from .epsilon import PIXEL_HIGH, Norm, distances
 
 if TYPE_CHECKING:
+    import os
+
     from numpy.typing import NDArray
 
 __all__ = ["SavedAttack", "load_adversarial", "save_adversarial"]
@@ -67,21 +68,11 @@ def save_adversarial(result: AttackResult, path: str | os.PathLike[str], artifac
     }
     arrays: dict[str, NDArray[Any]] = {name: getattr(result, name) for name in (*_IMAGES, *_LABELS)}
     arrays["metadata"] = np.frombuffer(json.dumps(metadata, sort_keys=True).encode(), np.uint8)
-    target = Path(path)
-    temporary: Path | None = None
-    try:
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(
-            f"{target}: cannot be written ({error.strerror or error}); choose another path"
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    from ..artifact import write_atomically
+
+    write_atomically(Path(path), buffer.getvalue())
 
 
 def load_adversarial(path: str | os.PathLike[str], original: NDArray[np.uint8] | None = None) -> SavedAttack:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,13 +11,17 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ...errors import RecipeError
+from ..analysis.weights import weight_error
 from ..graph import add_initializer, check_finite, constant, emit, note
 from ..quantise import quantise_weights
 
 if TYPE_CHECKING:
     from ..recipe import Recipe
 
-__all__ = ["QuantiseWeightsPass", "channel_axis", "weighted_nodes"]
+__all__ = ["WEIGHT_ERRORS_KEY", "QuantiseWeightsPass", "channel_axis", "weighted_nodes"]
+
+WEIGHT_ERRORS_KEY = "ohmfold.weight_errors"
+"""Metadata key: JSON, by layer, `snr_db`, `spectral` and `infinity` of `toolchain.analysis.weights`."""
 
 
 def weighted_nodes(model: ir.Model) -> list[ir.Node]:
@@ -35,6 +41,7 @@ class QuantiseWeightsPass(ir.passes.InPlacePass):
        `toolchain.quantise` for levels and steps).
     2. Options come from the recipe; the first and the last layer and named layers may have their own.
     3. Biases stay in float; they become integers when the activations' scales are known.
+    4. The error of each layer's weights goes into the metadata.
 
     Refused: options for layers that do not exist, NaN or infinite weights.
     """
@@ -54,6 +61,7 @@ class QuantiseWeightsPass(ir.passes.InPlacePass):
         """Quantise layer by layer."""
         nodes = weighted_nodes(model)
         power_of_two = self.recipe.scales == "pow2"
+        errors: dict[str, dict[str, float | None]] = {}
         for position, node in enumerate(nodes):
             layer = node.name or ""
             weights = constant(node.inputs[1])
@@ -65,6 +73,9 @@ class QuantiseWeightsPass(ir.passes.InPlacePass):
             result = quantise_weights(weights, options, channel_axis=axis, power_of_two=power_of_two)
             if not result.codes.any():
                 note(model, f"layer '{layer}': every weight rounds to code 0")
+            error = asdict(weight_error(weights, result.dequantised()))
+            # The last digits of an eigenvalue depend on the processor; the artifact's bytes must not.
+            errors[layer] = {key: None if x is None else float(f"{x:.6g}") for key, x in error.items()}
             codes = add_initializer(model.graph, f"{layer}.weight_codes", result.codes)
             step = add_initializer(model.graph, f"{layer}.weight_step", result.step)
             dequantised = emit(
@@ -83,5 +94,6 @@ class QuantiseWeightsPass(ir.passes.InPlacePass):
                 check_finite(layer, "bias", bias if bias is not None else np.zeros(0))
             width = f"{options.weight_bits} bits, {options.levels}, step by {options.step} per {options.granularity}"
             model.metadata_props[f"ohmfold.weights.{layer}"] = width
+        model.metadata_props[WEIGHT_ERRORS_KEY] = json.dumps(errors, sort_keys=True)
         common.RemoveUnusedNodesPass()(model)
         return ir.passes.PassResult(model, modified=bool(nodes))

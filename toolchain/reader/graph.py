@@ -102,6 +102,11 @@ def plain_graph(model: ir.Model) -> Graph:
     inferred = _typed(model)
     graph = inferred.graph
     opset = graph.opset_imports.get("", 0)
+    if opset > onnx.defs.onnx_opset_version():
+        raise UnsupportedError(
+            f"the model is written in ai.onnx opset {opset}; the installed onnx knows up to "
+            f"{onnx.defs.onnx_opset_version()}: update onnx, or convert the model with onnx.version_converter"
+        )
     specs = {str(value.name): spec for value in _values(graph) if (spec := _spec(value)) is not None}
     constants = {name: _array(name, value.const_value) for name, value in graph.initializers.items()}
     outputs = tuple(str(value.name) for value in graph.outputs)
@@ -163,9 +168,10 @@ def _spec(value: ir.Value) -> TensorSpec | None:
 
 
 def _input_spec(value: ir.Value, specs: Mapping[str, TensorSpec]) -> TensorSpec:
-    if value.name not in specs:
+    spec = specs.get(str(value.name))
+    if spec is None:
         raise UnsupportedError(f"graph input {value.name!r} is {value.type}: expected a tensor of known type")
-    return specs[value.name]
+    return spec
 
 
 def _array(name: str, tensor: ir.TensorProtocol | None) -> NDArray[Any]:
@@ -202,11 +208,8 @@ def _check_form(name: str, raw: ir.Node, opset: int) -> None:
         return  # no such operator: the reader refuses it with the list of those that it reads
     missing = [key for key, form in schema.attributes.items() if form.required and key not in raw.attributes]
     unknown = [key for key in raw.attributes if key not in schema.attributes]
-    wrong = [
-        key
-        for key, attribute in raw.attributes.items()
-        if key not in unknown and int(attribute.type) != int(schema.attributes[key].type.value)
-    ]
+    types: dict[str, Any] = {key: form.type for key, form in schema.attributes.items()}
+    wrong = [key for key, found in raw.attributes.items() if int(found.type) != types.get(key, found.type)]
     for keys, fault in ((missing, "is missing"), (unknown, "is unknown"), (wrong, "is of the wrong type")):
         if keys:
             raise ModelError(f"node {name!r} ({raw.op_type}): attribute {keys[0]!r} {fault} in opset {opset}")

@@ -24,7 +24,6 @@ __all__ = [
     "mat_mul_integer",
     "q_linear_conv",
     "q_linear_mat_mul",
-    "scalar_code",
     "scale_values",
 ]
 
@@ -38,28 +37,28 @@ def q_linear_conv(lifting: Lifting, node: Node) -> None:
     multiplier, weight_scale = _multiplier(lifting, node, (1, 4, 6))
     _check_channels(node, multiplier, weight.shape[0])
     per_channel = (-1,) + (1,) * (weight.ndim - 2)
-    zero_point, dtype = scalar_code(lifting, node, 7, "output zero point")
+    zero_point, dtype = _scalar_code(lifting, node, 7, "output zero point")
     requantisation = Requantisation(
         multiplier if multiplier.ndim == 0 else multiplier.reshape(per_channel), zero_point, dtype
     )
     bias = lifting.optional_constant(node, 8, "bias")
     if bias is not None and (bias.dtype != np.int32 or bias.shape != weight.shape[:1]):
         raise node.refusal(f"bias is {bias.dtype}{list(bias.shape)}; expected int32[{weight.shape[0]}]")
-    input_zero_point, _ = scalar_code(lifting, node, 2, "input zero point")
+    input_zero_point = _input_zero_point(lifting, node)
     _write_conv(lifting, node, weight, bias, input_zero_point, requantisation, weight_scale)
 
 
 def conv_integer(lifting: Lifting, node: Node) -> None:
     """ConvInteger(x, w[, x_zero, w_zero]) -> `Conv` whose output is the int32 accumulator."""
     weight = _weight(lifting, node, 1, 3, channel_axis=0)
-    input_zero_point, _ = scalar_code(lifting, node, 2, "input zero point")
+    input_zero_point = _input_zero_point(lifting, node)
     _write_conv(lifting, node, weight, None, input_zero_point, None, None)
 
 
 def mat_mul_integer(lifting: Lifting, node: Node) -> None:
     """MatMulInteger(a, b[, a_zero, b_zero]) with a constant 2-D `b` -> `Dense` with an int32 output."""
     weight = _weight(lifting, node, 1, 3, channel_axis=1)
-    input_zero_point, _ = scalar_code(lifting, node, 2, "input zero point")
+    input_zero_point = _input_zero_point(lifting, node)
     _write_dense(lifting, node, weight, input_zero_point, None, None)
 
 
@@ -68,13 +67,13 @@ def q_linear_mat_mul(lifting: Lifting, node: Node) -> None:
     weight = _weight(lifting, node, 3, 5, channel_axis=1)
     multiplier, weight_scale = _multiplier(lifting, node, (1, 4, 6))
     _check_channels(node, multiplier, weight.shape[1])
-    zero_point, dtype = scalar_code(lifting, node, 7, "output zero point")
-    input_zero_point, _ = scalar_code(lifting, node, 2, "input zero point")
+    zero_point, dtype = _scalar_code(lifting, node, 7, "output zero point")
+    input_zero_point = _input_zero_point(lifting, node)
     requantisation = Requantisation(multiplier, zero_point, dtype)
     _write_dense(lifting, node, weight, input_zero_point, requantisation, weight_scale)
 
 
-def scalar_code(lifting: Lifting, node: Node, index: int, what: str) -> tuple[int, np.dtype[Any]]:
+def _scalar_code(lifting: Lifting, node: Node, index: int, what: str) -> tuple[int, np.dtype[Any]]:
     """A zero point of one uint8 or int8 value and its type; left out, it is uint8 0."""
     array = lifting.optional_constant(node, index, what)
     if array is None:
@@ -84,6 +83,14 @@ def scalar_code(lifting: Lifting, node: Node, index: int, what: str) -> tuple[in
     if array.size != 1:
         raise node.refusal(f"{what} has {array.size} values; one for the whole tensor is read")
     return int(array.reshape(())), array.dtype
+
+
+def _input_zero_point(lifting: Lifting, node: Node) -> int:
+    value, dtype = _scalar_code(lifting, node, 2, "input zero point")
+    found = lifting.spec(str(node.inputs[0])).dtype
+    if node.input(2) is not None and dtype != found:
+        raise node.refusal(f"input zero point is {dtype}, the input {found}; expected the same type")
+    return value
 
 
 def scale_values(lifting: Lifting, node: Node, index: int, what: str) -> NDArray[np.float32]:

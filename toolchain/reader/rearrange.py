@@ -44,7 +44,7 @@ def concat(lifting: Lifting, node: Node) -> None:
         lifting.operator(node)
         return
     names = tuple(lifting.tensor(node, index) for index in range(len(node.inputs)))
-    axis = _axis(node, int(node.attributes["axis"]), _rank(node, lifting.shape(names[0])))
+    axis = _axis(node, int(node.attributes["axis"]), len(_dims(lifting, node)))
     layer = Concat(name=node.name, inputs=names, outputs=(node.output,), axis=axis)
     lifting.write(layer, lifting.spec(names[0]).dtype)
 
@@ -52,14 +52,13 @@ def concat(lifting: Lifting, node: Node) -> None:
 def split(lifting: Lifting, node: Node) -> None:
     """Split, its sizes given (input, attribute) or equal (the last one smaller) -> `Split`."""
     name = lifting.tensor(node, 0)
-    shape = lifting.shape(name)
-    rank = _rank(node, shape)
-    axis = _axis(node, int(node.attributes.get("axis", 0)), rank)
+    shape = _dims(lifting, node)
+    axis = _axis(node, int(node.attributes.get("axis", 0)), len(shape))
+    length, pieces = shape[axis], len(node.outputs)
     sizes = lifting.optional_integers(node, 1, "split") or node.attributes.get("split")
-    length, pieces = (shape or ())[axis], len(node.outputs)
-    if sizes is None and length is None:
-        raise node.refusal(f"axis {axis} has no known length and no sizes are given")
     if sizes is None:
+        if length is None:
+            raise node.refusal(f"axis {axis} has no known length and no sizes are given")
         size = -(-length // pieces)
         sizes = (*(size,) * (pieces - 1), length - size * (pieces - 1))
     if len(sizes) != pieces or None in node.outputs or min(sizes) < 0 or length not in (None, sum(sizes)):
@@ -72,12 +71,10 @@ def split(lifting: Lifting, node: Node) -> None:
 def transpose(lifting: Lifting, node: Node) -> None:
     """Transpose -> `Transpose`; without `perm` the axes are reversed."""
     name = lifting.tensor(node, 0)
-    shape = lifting.shape(name)
-    permutation = node.attributes.get("perm")
-    if permutation is None:
-        permutation = range(_rank(node, shape))[::-1]
-    permutation = tuple(int(axis) for axis in permutation)
-    if sorted(permutation) != list(range(len(permutation))) or (shape and len(shape) != len(permutation)):
+    shape = _dims(lifting, node)
+    backwards = tuple(reversed(range(len(shape))))
+    permutation = tuple(int(axis) for axis in node.attributes.get("perm", backwards))
+    if sorted(permutation) != list(range(len(shape))):
         raise node.refusal(f"perm {permutation} is no permutation of an input of shape {shape}")
     layer = Transpose(name=node.name, inputs=(name,), outputs=(node.output,), permutation=permutation)
     lifting.write(layer, lifting.spec(name).dtype)
@@ -89,7 +86,7 @@ def pad(lifting: Lifting, node: Node) -> None:
     if mode != "constant":
         raise node.refusal(f"mode is {mode!r}; only constant padding is read")
     name = lifting.tensor(node, 0)
-    rank = _rank(node, lifting.shape(name))
+    rank = len(_dims(lifting, node))
     given = lifting.integers(node, 1, "pads")
     value = lifting.optional_constant(node, 2, "constant_value")
     axes = lifting.optional_integers(node, 3, "axes")
@@ -119,36 +116,33 @@ def reshape(lifting: Lifting, node: Node) -> None:
 
 def flatten(lifting: Lifting, node: Node) -> None:
     """Flatten -> `Reshape` to two axes."""
-    shape = lifting.shape(str(node.inputs[0]))
+    shape = _dims(lifting, node)
     axis = int(node.attributes.get("axis", 1))
-    if axis < 0 or shape is not None:
-        axis = axis if axis == len(shape or ()) else _axis(node, axis, _rank(node, shape))
-    before = (None,) if shape is None else shape[:axis]
-    after = (None,) if shape is None else shape[axis:]
-    rows = 0 if axis == 1 else _length(before)
-    columns = _length(after)
+    axis = axis if axis == len(shape) else _axis(node, axis, len(shape))
+    rows = 0 if axis == 1 else _length(shape[:axis])
+    columns = _length(shape[axis:])
     if rows == columns == -1:
-        raise node.refusal(f"its input has shape {shape}: more than one length is unknown on both sides")
+        raise node.refusal(f"its input has shape {shape}: lengths on both sides of axis {axis} are unknown")
     _write_reshape(lifting, node, (rows, columns))
 
 
 def squeeze(lifting: Lifting, node: Node) -> None:
     """Squeeze -> `Reshape` without the named axes (by default every axis of length 1)."""
-    shape = lifting.shape(str(node.inputs[0]))
-    rank = _rank(node, shape)
+    shape = _dims(lifting, node)
     given = _axes(lifting, node)
     if given is None:
-        if shape is None or None in shape:
+        if None in shape:
             raise node.refusal(f"it names no axes and its input has shape {shape}: which ones go is unknown")
-        dropped = {axis for axis, length in enumerate(shape) if length == 1}
-    else:
-        dropped = {_axis(node, axis, rank) for axis in given}
-    _write_axes(lifting, node, [axis for axis in range(rank) if axis not in dropped])
+        given = tuple(axis for axis, length in enumerate(shape) if length == 1)
+    dropped = {_axis(node, axis, len(shape)) for axis in given}
+    if any(shape[axis] not in (None, 1) for axis in dropped):
+        raise node.refusal(f"axes {given} of shape {shape} are not all of length 1")
+    _write_axes(lifting, node, [axis for axis in range(len(shape)) if axis not in dropped])
 
 
 def unsqueeze(lifting: Lifting, node: Node) -> None:
     """Unsqueeze -> `Reshape` with axes of length 1 at the named places of the result."""
-    rank = _rank(node, lifting.shape(str(node.inputs[0])))
+    rank = len(_dims(lifting, node))
     given = _axes(lifting, node)
     if given is None:
         raise node.refusal("axes are missing")
@@ -175,7 +169,7 @@ def _axis(node: Node, axis: int, rank: int) -> int:
 
 def _write_axes(lifting: Lifting, node: Node, sources: Sequence[int | None]) -> None:
     """Reshape to the input's axes `sources` in order, None standing for a new axis of length 1."""
-    shape = lifting.shape(str(node.inputs[0])) or ()
+    shape = _dims(lifting, node)
     lengths = [1 if source is None else shape[source] for source in sources]
     target = [
         (0 if position == source else -1) if length is None else length
@@ -183,7 +177,7 @@ def _write_axes(lifting: Lifting, node: Node, sources: Sequence[int | None]) -> 
     ]
     if target.count(-1) > 1:
         raise node.refusal(f"its input has shape {shape}: more than one unknown length moves")
-    _write_reshape(lifting, node, tuple(target), allow_zero=False)
+    _write_reshape(lifting, node, tuple(target))
 
 
 def _length(dims: Sequence[int | None]) -> int:
@@ -192,10 +186,12 @@ def _length(dims: Sequence[int | None]) -> int:
     return prod(known) if len(known) == len(dims) else -1
 
 
-def _rank(node: Node, shape: tuple[int | None, ...] | None) -> int:
+def _dims(lifting: Lifting, node: Node) -> tuple[int | None, ...]:
+    """Shape of the node's first input, whose rank has to be known."""
+    shape = lifting.shape(str(node.inputs[0]))
     if shape is None:
         raise node.refusal("the rank of its input is unknown")
-    return len(shape)
+    return shape
 
 
 def _write_reshape(lifting: Lifting, node: Node, shape: tuple[int, ...], *, allow_zero: bool = False) -> None:

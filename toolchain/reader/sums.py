@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...errors import ModelError
 from ..program import Conv, Dense, SpatialSum, Table, WeightedSum
 from .finish import channel_bias
 from .lifting import Biased, Real, Term, per_sample
@@ -41,7 +42,7 @@ MIN_RANK_OF_MAPS = 3
 
 def cast(lifting: Lifting, node: Node) -> None:
     """Codes to int32 or int64 open a `Term`; int32 to float32 opens a `Real`."""
-    source, target = str(node.inputs[0]), node.attributes.get("to")
+    source, target = str(node.inputs[0]), int(node.attributes["to"])
     if source not in lifting.pending and not lifting.is_constant(source):
         dtype = lifting.spec(source).dtype
         if dtype in CODE_TYPES and target in TERM_TYPES:
@@ -75,6 +76,8 @@ def multiply(lifting: Lifting, node: Node) -> None:
         constant = lifting.graph.constants[str(other)]
         if isinstance(real, Real) and real.multiplier is None and constant.dtype == np.float32:
             multiplier = per_sample(constant, lifting.shape(real.accumulator))
+            if not np.isfinite(constant).all():
+                raise ModelError(f"node {node.name!r} ({node.op_type}): its multiplier holds NaN or infinity")
             if multiplier is not None:
                 lifting.hold(node.output, replace(real, multiplier=multiplier))
                 return

@@ -7,7 +7,7 @@ import pytest
 import torch
 from cleverhans.torch.attacks.fast_gradient_method import fast_gradient_method
 from cleverhans.torch.attacks.projected_gradient_descent import projected_gradient_descent
-from ohmfold.errors import DataError
+from ohmfold.errors import DataError, RecipeError
 from ohmfold.toolchain.attacks import BIM, FGSM, PGD, Problem, UniformNoise, evaluate
 from ohmfold.toolchain.emulator import Emulator
 from ohmfold.toolchain.program import Dense, Program, Reshape, Scale, TensorSpec
@@ -199,6 +199,15 @@ class TestEvaluate:
         program, images, labels = many()
         with pytest.raises(DataError, match="'fgsm' needs a gradient"):
             FGSM()(None, Emulator(program), images, labels, 8, seed=0)
+
+        class Device:
+            predict = staticmethod(Emulator(program).predict)
+
+        assert evaluate(Device(), None, images, labels, [UniformNoise()], 8).clean_accuracy == 1.0
+        with pytest.raises(RecipeError, match="a Device, which holds no program"):
+            evaluate(Device(), None, images, labels, [FGSM()], 8)
+        with pytest.raises(RecipeError, match="no attack given"):
+            evaluate(program, None, images, labels, [], 8)
 
     def test_a_transferred_attack_uses_another_model_s_gradient(self):
         program, images, labels = many()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,14 +122,9 @@ def test_a_truncated_file_is_refused(saved):
         load_adversarial(saved)
 
 
-def test_nothing_is_left_behind_where_writing_fails(tmp_path, saved):
-    before = saved.read_bytes()
-    broken = replace(result(), adversarial=np.array([object()]))
-    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
-        save_adversarial(broken, saved, SHA256)
-    assert saved.read_bytes() == before
-    with pytest.raises(OutputError, match="cannot be written"):
+def test_nothing_is_left_behind_where_writing_fails(tmp_path):
+    with pytest.raises(OutputError, match=r"folder\.npz"):
         save_adversarial(result(), tmp_path / "no" / "folder.npz", SHA256)
     with pytest.raises(DataError, match="64 lower-case hexadecimal digits"):
         save_adversarial(result(), tmp_path / "other.npz", "beef")
-    assert [path.name for path in tmp_path.iterdir()] == ["set.npz"]
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,56 @@
+"""Keeps what libraries print off the user's terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+__all__ = ["import_onnxruntime", "quieten"]
+
+
+class _Lines(logging.Handler):
+    """Writes our own warnings as one line each; standard error is looked up when the line is written."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(record.getMessage().split())
+        sys.stderr.write(f"{record.levelname.lower()}: {text}\n")
+
+
+def quieten() -> None:
+    """Silence the warnings and log lines of libraries; let ohmfold's own warnings through, a line each."""
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(logging.NullHandler())
+    ours = logging.getLogger("ohmfold")
+    if not any(isinstance(handler, _Lines) for handler in ours.handlers):
+        ours.addHandler(_Lines(logging.WARNING))
+        ours.propagate = False
+
+
+def import_onnxruntime() -> None:
+    """Import onnxruntime without the lines that its C++ part may write about devices it did not find.
+
+    They go straight to file descriptor 2, before any severity can be set, so that is where they are stopped.
+    """
+    if "onnxruntime" in sys.modules:
+        return
+    sys.stderr.flush()
+    with contextlib.ExitStack() as stack:
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is no standard error to protect
+            pass
+        else:
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, 2)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(4)
+

@@ -1,0 +1,229 @@
+"""Charts as inline SVG: drawn by matplotlib in stand-in colours that become the page's own, light or dark."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup, escape
+
+from ..analysis.intervals import wilson
+from .words import number, percent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ..run_record import ArtifactRecord, AttackRow, LayerRow, RunRecord
+
+__all__ = ["attack_chart", "layer_chart", "level_bars"]
+
+_INK, _MUTED, _RULE = "#010101", "#020202", "#030303"
+_SERIES = ("#040404", "#050505", "#060606", "#070707")
+_MARKERS = ("o", "s", "D", "^")
+_THEME = {
+    _INK: "var(--ink)",
+    _MUTED: "var(--muted)",
+    _RULE: "var(--rule)",
+    **{colour: f"var(--series-{i})" for i, colour in enumerate(_SERIES, start=1)},
+}
+_SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ohmfold",
+    "text.parse_math": False,
+    "axes.unicode_minus": True,
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "text.color": _INK,
+    "axes.labelcolor": _MUTED,
+    "axes.edgecolor": _RULE,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "xtick.color": _MUTED,
+    "ytick.color": _INK,
+    "ytick.major.size": 0.0,
+    "xtick.major.size": 3.0,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+}
+_WIDTH = 8.0
+"""Inches; the page scales the drawing."""
+_LONGEST_NAME = 26
+_BAR_WIDTH, _BAR_HEIGHT = 96, 28
+
+
+def attack_chart(record: RunRecord) -> Markup | None:
+    """Draw what is left of the accuracy under each attack, with Wilson intervals; None without attacks."""
+    rows = [row for row in record.attacks if row.images]
+    if not rows:
+        return None
+    settings = list(dict.fromkeys(_setting(row) for row in rows))
+    variants = list(dict.fromkeys(row.variant for row in rows))
+    labels = ["no attack", *(f"{name}, {epsilon} codes" for name, epsilon in settings)]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for place, variant in enumerate(variants):
+            own = [row for row in rows if row.variant == variant]
+            points = [(0, own[0].clean_correct, own[0].images)]
+            points += [(1 + settings.index(_setting(row)), row.correct, row.images) for row in own]
+            _shares(axes, points, place, len(variants), variant)
+        _rows(axes, labels)
+        axes.set_xlim(-2, 102)
+        axes.set_xlabel("images still classified correctly, percent (bars: 95 % Wilson intervals)")
+        _legend(figure, axes, len(variants))
+
+    spoken = "; ".join(f"{row.variant} under {row.attack}: {percent(row.correct, row.images)}" for row in rows)
+    height = 0.9 + (0.22 + 0.16 * len(variants)) * len(labels)
+    return _svg("attacks", draw, height, f"Accuracy under attack. {spoken}.")
+
+
+def _setting(row: AttackRow) -> tuple[str, int]:
+    return row.attack, row.epsilon_codes
+
+
+def _shares(
+    axes: Axes, points: Sequence[tuple[int, int, int]], place: int, series: int, label: str
+) -> None:
+    """Draw (row, correct, images) as dots with whiskers, next to those of the other series."""
+    ends = [wilson(correct, images) for _, correct, images in points]
+    shares = [100 * correct / images for _, correct, images in points]
+    axes.errorbar(
+        shares,
+        [row + _offset(place, series) for row, _, _ in points],
+        xerr=(
+            [share - 100 * low for share, (low, _) in zip(shares, ends, strict=True)],
+            [100 * high - share for share, (_, high) in zip(shares, ends, strict=True)],
+        ),
+        fmt=_MARKERS[place % len(_MARKERS)],
+        color=_SERIES[place % len(_SERIES)],
+        markersize=4.5,
+        elinewidth=1.2,
+        label=_short(label),
+    )
+
+
+def layer_chart(artifacts: Sequence[ArtifactRecord]) -> Markup | None:
+    """Draw, layer by layer, the spectral norm of the weight error and the activations' signal-to-error ratio.
+
+    Returns:
+        The chart of what is known of either; None where nothing is.
+    """
+    panels: list[tuple[str, Callable[[LayerRow], float | None]]] = [
+        ("spectral norm of the weight error (1 marked)", lambda row: row.spectral_error),
+        ("activation signal to error, dB", lambda row: row.activation_snr_db),
+    ]
+    known = [
+        (title, value)
+        for title, value in panels
+        if any(value(row) is not None for artifact in artifacts for row in artifact.layers)
+    ]
+    if not known:
+        return None
+    names = list(dict.fromkeys(row.name for artifact in artifacts for row in artifact.layers))
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(1, len(known), sharey=True, squeeze=False)[0]
+        for axes, (title, value) in zip(grid, known, strict=True):
+            for place, artifact in enumerate(artifacts):
+                found = [(names.index(row.name), value(row)) for row in artifact.layers]
+                points = [(row, x) for row, x in found if x is not None]
+                axes.plot(
+                    [x for _, x in points],
+                    [row + _offset(place, len(artifacts)) for row, _ in points],
+                    _MARKERS[place % len(_MARKERS)],
+                    color=_SERIES[place % len(_SERIES)],
+                    markersize=4.5,
+                    label=_short(artifact.variant),
+                )
+            _rows(axes, names)
+            axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+            axes.set_xlabel(title)
+        if known[0] is panels[0]:
+            grid[0].axvline(1.0, color=_MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
+            grid[0].set_xlim(right=max(1.05, grid[0].get_xlim()[1]))
+        _legend(figure, grid[0], len(artifacts))
+
+    titles = " and ".join(title for title, _ in known)
+    label = f"Dot plot of {titles}, for {len(names)} layers; the tables below hold the figures."
+    return _svg("layers", draw, 0.9 + (0.14 + 0.13 * len(artifacts)) * len(names), label)
+
+
+def level_bars(row: LayerRow) -> Markup:
+    """Draw how often each code occurs: one bar for each code that does, in ascending order."""
+    width = _BAR_WIDTH / max(1, len(row.counts))
+    gap = min(2.0, width / 5)
+    tallest = max(row.counts, default=1)
+    bars = "".join(
+        f'<rect x="{i * width:.2f}" y="{_BAR_HEIGHT * (1 - count / tallest):.2f}" '
+        f'width="{width - gap:.2f}" height="{_BAR_HEIGHT * count / tallest:.2f}"/>'
+        for i, count in enumerate(row.counts)
+    )
+    pairs = list(zip(row.codes, row.counts, strict=False))
+    if len(pairs) <= 16:
+        spoken = ", ".join(f"{code}: {number(count)}" for code, count in pairs)
+    else:
+        spoken = f"{len(pairs)} codes from {row.codes[0]} to {row.codes[-1]}"
+    label = escape(f"Weights of {row.name} per code. {spoken}")
+    return Markup(  # noqa: S704 - numbers and escaped text alone
+        f'<svg class="levels" role="img" aria-label="{label}" viewBox="0 0 {_BAR_WIDTH} {_BAR_HEIGHT}" '
+        f'width="{_BAR_WIDTH}" height="{_BAR_HEIGHT}">{bars}</svg>'
+    )
+
+
+def _offset(place: int, series: int) -> float:
+    """Return where a series lies within a row of height 1."""
+    return 0.0 if series == 1 else 0.5 * (place / (series - 1) - 0.5)
+
+
+def _rows(axes: Axes, labels: Sequence[str]) -> None:
+    axes.set_yticks(range(len(labels)), [_short(label) for label in labels])
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+
+
+def _legend(figure: Figure, axes: Axes, series: int) -> None:
+    if series > 1:
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=min(series, 4), handletextpad=0.2)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
+
+
+def _svg(key: str, draw: Callable[[Figure], None], height: float, label: str) -> Markup:
+    """Draw and return an SVG element whose ids begin with `key`, so that several fit one page."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    drawn = io.StringIO()
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        mpl.rcdefaults()
+        mpl.rcParams.update(_SETTINGS)
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure)
+        unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(drawn, format="svg", transparent=True, metadata=unsaid)
+    text = drawn.getvalue()
+    text = text[text.index("<svg") :]
+    box = re.search(r'viewBox="([^"]+)"', text)
+    body = text[text.index(">") + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", body)
+    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
+    for stand_in, variable in _THEME.items():
+        body = body.replace(stand_in, variable)
+    opening = f'<svg class="chart" role="img" aria-label="{escape(label)}" viewBox="{box[1] if box else ""}">'
+    return Markup(opening + body.strip())  # noqa: S704 - matplotlib escapes its text

@@ -1,0 +1,172 @@
+"""What a run found, in words: the sentences that a report begins with.
+
+Nothing is said that the record does not hold: what was not measured is called so.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ..attacks import ATTACKS
+from .words import amount, number, percent, points
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..run_record import AccuracyRow, ArtifactRecord, AttackRow, ExactnessRow, RunRecord
+
+__all__ = ["Finding", "agrees", "float_row", "masking", "verdict"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One question, its answer in a few words, and the sentences behind it.
+
+    Attributes:
+        question, answer, details: Text.
+        state: How the answer is marked: `good`, `bad`, `caution`, or `plain` for a figure without a judgement.
+    """
+
+    question: str
+    answer: str
+    details: tuple[str, ...]
+    state: Literal["good", "bad", "caution", "plain"]
+
+
+def verdict(record: RunRecord) -> tuple[Finding, Finding, Finding]:
+    """Return the answers to the three questions of a run."""
+    return _bits(record.exactness), _cost(record), _left(record)
+
+
+def agrees(row: ExactnessRow) -> bool:
+    """Whether a comparison compared something and found no difference."""
+    return row.tensors > 0 and row.integers + row.floats > 0 and not row.differing and row.first_difference is None
+
+
+def _bits(rows: tuple[ExactnessRow, ...]) -> Finding:
+    question = "Are the bits equal?"
+    if not rows:
+        return Finding(question, "Not checked", ("This run compared the emulator with no other executor.",), "caution")
+    wrong = [row for row in rows if not agrees(row)]
+    integers, floats = sum(row.integers for row in rows), sum(row.floats for row in rows)
+    compared = f"{amount(integers, 'integer')} and {amount(floats, 'float')}"
+    if not wrong:
+        text = (
+            f"In {amount(len(rows), 'comparison')} of the emulator with other executors, over {compared}, "
+            "not one bit differs."
+        )
+        return Finding(question, "Yes, every one", (text,), "good")
+    empty = [row for row in wrong if not row.differing and row.first_difference is None]
+    details = [
+        f"{number(len(wrong))} of {amount(len(rows), 'comparison')} do not agree, "
+        f"over {compared}; {amount(sum(row.differing for row in rows), 'number')} in all "
+        f"{'differs' if sum(row.differing for row in rows) == 1 else 'differ'}."
+    ]
+    first = next((row for row in wrong if row.first_difference is not None), None)
+    if first is not None:
+        details.append(f"First difference ({first.variant}, {first.witness}): {first.first_difference}")
+    if empty:
+        details.append(f"{amount(len(empty), 'comparison')} compared nothing, which proves nothing.")
+    return Finding(question, "No" if len(empty) < len(wrong) else "Not shown", tuple(details), "bad")
+
+
+def float_row(record: RunRecord, variant: str) -> AccuracyRow | None:
+    """Return the float accuracy of a variant, if it was measured."""
+    return next((row for row in record.accuracy if row.variant == variant and row.model == "float"), None)
+
+
+def _variants(rows: Iterable[AccuracyRow | AttackRow]) -> list[str]:
+    return list(dict.fromkeys(row.variant for row in rows))
+
+
+def _cost(record: RunRecord) -> Finding:
+    question = "What did the integers cost?"
+    answers, details = [], []
+    for variant in _variants(record.accuracy):
+        integer = [row for row in record.accuracy if row.variant == variant and row.model == "integer"]
+        before = float_row(record, variant)
+        if not integer:
+            continue
+        row = integer[0]
+        accuracy = percent(row.correct, row.images)
+        counts = {(other.images, other.correct) for other in integer}
+        if len(counts) > 1:
+            details.append(f"{variant}: the executors of the integer model count differently; see the table.")
+        if before is None or before.images != row.images:
+            answers.append(f"{variant}: {accuracy}")
+            details.append(f"{variant}: {accuracy} right in integers; the float model was not judged on these images.")
+            continue
+        lost = row.correct - before.correct
+        answers.append(f"{variant}: {points(lost, row.images)}")
+        change = "as many" if not lost else f"{number(abs(lost))} {'more' if lost > 0 else 'fewer'}"
+        details.append(
+            f"{variant}: {percent(before.correct, before.images)} in float, {accuracy} in integers: "
+            f"{change} of {amount(row.images, 'image')} right."
+        )
+    if not answers:
+        return Finding(question, "Not measured", ("This run holds no accuracy of an integer model.",), "caution")
+    return Finding(question, "; ".join(answers), tuple(details), "plain")
+
+
+def _left(record: RunRecord) -> Finding:
+    question = "What is left under attack?"
+    if not record.attacks:
+        return Finding(question, "Not attacked", ("This run holds no attack.",), "caution")
+    answers, details = [], []
+    for variant in _variants(record.attacks):
+        rows = [row for row in record.attacks if row.variant == variant and row.images]
+        bounded = [row for row in rows if row.norm != "none"]
+        for worst in sorted(bounded or rows, key=lambda row: row.correct / row.images)[:1]:
+            left = percent(worst.correct, worst.images)
+            radius = f"within {amount(worst.epsilon_codes, 'code')}" if bounded else "not bounded"
+            answers.append(f"{variant}: {left}")
+            details.append(
+                f"{variant}: {left} of {amount(worst.images, 'image')} withstand {worst.attack} ({radius}), "
+                f"the strongest of {amount(len(rows), 'attack')}; "
+                f"{percent(worst.clean_correct, worst.images)} were right before."
+            )
+    doubt = masking(record)
+    if doubt is not None:
+        details.append(doubt)
+    return Finding(question, "; ".join(answers), tuple(details), "plain" if doubt is None else "caution")
+
+
+def _is_mapped(artifact: ArtifactRecord) -> bool:
+    """Whether a variant's weights went through a mu-law map, by its recipe or in its graph."""
+    return bool(artifact.recipe.get("mu_law")) or any("mu-law map" in note for note in artifact.notes)
+
+
+def _setting(row: AttackRow) -> tuple[str, str, int, str]:
+    return row.attack, row.norm, row.epsilon_codes, json.dumps(row.parameters, sort_keys=True)
+
+
+def masking(record: RunRecord) -> str | None:
+    """Return a warning where a mu-law variant does better under a gradient attack than one without the map.
+
+    The same attack, with the same settings, is compared; what the map changes for certain are the gradients.
+    """
+    mapped = {artifact.variant for artifact in record.artifacts if _is_mapped(artifact)}
+    plain = {artifact.variant for artifact in record.artifacts} - mapped
+    follows_gradients = [
+        row
+        for row in record.attacks
+        if row.images and row.norm != "none" and row.attack in ATTACKS and ATTACKS[row.attack].needs_gradient
+    ]
+    better = [
+        f"{high.attack} at {amount(high.epsilon_codes, 'code')} ({percent(high.correct, high.images)} "
+        f"against {percent(low.correct, low.images)})"
+        for high in follows_gradients
+        for low in follows_gradients
+        if high.variant in mapped
+        and low.variant in plain
+        and _setting(high) == _setting(low)
+        and high.correct * low.images > low.correct * high.images
+    ]
+    if not better:
+        return None
+    return (
+        f"With the mu-law map more images withstand {', '.join(better)}: gradient masking is the likely cause, "
+        "and an attack on the margin or on scaled logits is needed to judge whether any of this is robustness."
+    )

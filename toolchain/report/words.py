@@ -1,0 +1,68 @@
+"""Numbers as the report writes them: grouped digits, percent with as many digits as the images carry."""
+
+from __future__ import annotations
+
+from ..analysis.intervals import wilson
+
+__all__ = ["FILTERS", "amount", "decimal", "interval", "number", "percent", "points"]
+
+_NARROW_SPACE = "\u202f"
+_SPACE = "\u00a0"
+_MINUS = "\u2212"
+_DASH = "\u2013"
+_FINE = 1000
+"""From this many images on, a percentage has two decimals; below, one."""
+
+
+def number(value: int) -> str:
+    """Return an integer with its digits grouped in threes."""
+    return f"{value:,}".replace(",", _NARROW_SPACE).replace("-", _MINUS)
+
+
+def amount(count: int, singular: str, plural: str | None = None) -> str:
+    """Return a count with its noun."""
+    return f"{number(count)}{_SPACE}{singular if count == 1 else plural or singular + 's'}"
+
+
+def _digits(images: int) -> int:
+    return 2 if images >= _FINE else 1
+
+
+def percent(correct: int, images: int) -> str:
+    """Return a share in percent, or a dash of no images."""
+    if not images:
+        return _DASH
+    return f"{100 * correct / images:.{_digits(images)}f}{_SPACE}%"
+
+
+def interval(correct: int, images: int) -> str:
+    """Return the 95 % Wilson interval in percent."""
+    low, high = (f"{100 * end:.{_digits(images)}f}" for end in wilson(correct, images))
+    return f"{low}{_DASH}{high}{_SPACE}%"
+
+
+def points(difference: int, images: int) -> str:
+    """Return a difference of `difference` out of `images` in percentage points, with its sign."""
+    if not images:
+        return _DASH
+    text = f"{100 * difference / images:+.{_digits(images)}f}"
+    return f"{'±0' if not difference else text.replace('-', _MINUS)}{_SPACE}points"
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    """Return `digits` significant digits without an exponent where that is readable, or a dash for None."""
+    if value is None:
+        return _DASH
+    text = f"{value:#.{digits}g}".rstrip(".")
+    return text.replace("-", _MINUS)
+
+
+FILTERS = {
+    "amount": amount,
+    "decimal": decimal,
+    "interval": interval,
+    "number": number,
+    "percent": percent,
+    "points": points,
+}
+"""For templates."""

@@ -1,0 +1,341 @@
+"""What a run folder is made of: which images are judged, by whom, and the rows of its record.
+
+The rule for the images: what calibrated an artifact never judges it. Where a data set has a training split,
+calibration takes its images from there. Where it has none, calibration takes the first images of one fixed
+permutation, and `evaluation_set` recognises them by the hash in the artifact's metadata and leaves them out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import shutil
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DataError, ModelError, OutputError
+from ..models.datasets import resolve_dataset
+from .artifact import library_versions, write_atomically
+from .run_record import (
+    AccuracyRow,
+    ArtifactRecord,
+    AttackRow,
+    DatasetRecord,
+    ExactnessRow,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from ..models.image_data import Dataset
+    from .artifact import Artifact
+    from .attacks import AttackResult
+    from .program import TensorSpec
+    from .run_record import RunRecord
+    from .witness import Certificate
+
+__all__ = [
+    "CALIBRATION_IMAGES",
+    "as_input",
+    "attack_row",
+    "calibration_set",
+    "dataset_record",
+    "describe_artifact",
+    "divided",
+    "evaluation_set",
+    "exactness_rows",
+    "machine",
+    "predict_float",
+    "predict_onnxruntime",
+    "run_folder",
+    "versions",
+    "write_record",
+]
+
+CALIBRATION_IMAGES = 512
+"""How many images calibrate, where nothing else is asked for."""
+
+RECORD = "run.json"
+_PERMUTATION_SEED = 0
+_BATCH = 250
+_MORE_LIBRARIES = ("numba", "cleverhans")
+
+
+def calibration_set(spec: str | Path | None, count: int = CALIBRATION_IMAGES) -> Dataset:
+    """Return the images that calibrate: the first `count` of a fixed permutation of the training split.
+
+    Of a small set at most half is taken, so that some images are left to judge by.
+
+    Raises:
+        DataError: There is no such set, or `count` is below 1.
+    """
+    data = resolve_dataset(spec, "train")
+    if count < 1:
+        raise DataError(f"the calibration set is empty: {count} images asked for, expected at least 1")
+    return data.subset(min(count, max(1, len(data) // 2)), _PERMUTATION_SEED)
+
+
+def evaluation_set(data: Dataset, artifact: Artifact | None) -> tuple[Dataset, int]:
+    """Return the images that may judge an artifact, and how many were left out.
+
+    Left out are the images that calibrated it, if they are images of `data` (see the module's rule).
+    """
+    calibration = artifact.metadata().get("calibration") if artifact is not None else None
+    count = calibration.get("images") if isinstance(calibration, dict) else None
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 < count < len(data):
+        return data, 0
+    calibrating, rest = data.split(count, _PERMUTATION_SEED)
+    if _pixels_sha256(calibrating.images) != calibration.get("sha256"):
+        return data, 0
+    return rest, count
+
+
+def _pixels_sha256(images: NDArray[np.uint8]) -> str:
+    """The hash by which the compiler names calibration images in an artifact's metadata."""
+    return hashlib.sha256(repr(images.shape).encode() + np.ascontiguousarray(images).tobytes()).hexdigest()
+
+
+def as_input(images: NDArray[np.uint8], spec: TensorSpec) -> NDArray[Any]:
+    """Return pixel codes as a model's input takes them: as they are, or float32 in [0, 1].
+
+    Raises:
+        ModelError: The input is of another type.
+    """
+    if spec.dtype == np.uint8:
+        return images
+    if spec.dtype == np.float32:
+        return images.astype(np.float32) / np.float32(255)
+    raise ModelError(f"the model's input is {spec}, expected uint8 pixel codes or float32 pixels in [0, 1]")
+
+
+def predict_float(
+    module: nn.Module, images: NDArray[np.uint8], progress: Callable[[float], None] | None = None
+) -> NDArray[np.int64]:
+    """Return the classes that a torch module gives to uint8 images, int64 `(N,)`."""
+    import torch
+
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(images), _BATCH):
+            pixels = torch.from_numpy(images[start : start + _BATCH]).float() / 255
+            parts.append(module(pixels).argmax(1).numpy())
+            _tell(progress, start, len(images))
+    return np.concatenate(parts)
+
+
+def predict_onnxruntime(
+    model: bytes,
+    name: str,
+    logits: str,
+    images: NDArray[Any],
+    *,
+    threads: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> NDArray[np.int64]:
+    """Return the classes that onnxruntime, with all its optimisations, gives to images, int64 `(N,)`.
+
+    Args:
+        model: The serialised model.
+        name: Its input.
+        logits: Its output that holds the logits; ties go to the lowest class.
+        images: What the input takes.
+        threads: Intra-op threads.
+        progress: Called with the share done.
+    """
+    from .witness import OnnxRuntime
+
+    session = OnnxRuntime(model, "all", threads, () if not logits else (logits,))
+    parts = []
+    for start in range(0, len(images), _BATCH):
+        scores = session.run({name: images[start : start + _BATCH]})[logits]
+        parts.append(np.argmax(scores, axis=1).astype(np.int64))
+        _tell(progress, start, len(images))
+    return np.concatenate(parts)
+
+
+def _tell(progress: Callable[[float], None] | None, start: int, images: int) -> None:
+    if progress is not None:
+        progress(min(start + _BATCH, images) / images)
+
+
+def divided(model: Callable[[Tensor], Tensor], divisor: float) -> Callable[[Tensor], Tensor]:
+    """Return a gradient source whose logits are divided by `divisor`.
+
+    Large logits saturate the softmax, and the loss loses its gradient long before the model is robust. An
+    attack that succeeds only with smaller logits shows that nothing but the gradient had vanished.
+    """
+
+    def smaller(pixels: Tensor) -> Tensor:
+        return model(pixels) / divisor
+
+    return smaller
+
+
+def dataset_record(data: Dataset) -> DatasetRecord:
+    """Describe the images that were judged."""
+    return DatasetRecord(name=data.name, images=len(data), sha256=data.sha256())
+
+
+def describe_artifact(
+    variant: str,
+    file: str,
+    artifact: Artifact,
+    float_model: str | Path | None = None,
+    images: NDArray[np.uint8] | None = None,
+) -> ArtifactRecord:
+    """Describe an artifact and its layers.
+
+    Args:
+        variant: Such as `plain`.
+        file: Its name in the run folder.
+        artifact: The artifact.
+        float_model: The float ONNX model it was made from, for the error of its activations.
+        images: uint8, to measure that error on.
+    """
+    from .analysis.layers import activation_errors, layer_rows
+
+    rows = layer_rows(artifact)
+    if float_model is not None and images is not None:
+        found = {error.name: error.snr_db for error in activation_errors(artifact, float_model, images)}
+        rows = tuple(row.model_copy(update={"activation_snr_db": _finite(found.get(row.name))}) for row in rows)
+    return ArtifactRecord(
+        variant=variant,
+        file=file,
+        sha256=artifact.sha256,
+        recipe=dict(artifact.metadata().get("recipe") or {}),
+        notes=tuple(artifact.notes),
+        layers=rows,
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None
+
+
+def accuracy_row(
+    variant: str, model: str, witness: str, predictions: NDArray[np.int64], labels: NDArray[np.int64]
+) -> AccuracyRow:
+    """Count what a witness got right."""
+    return AccuracyRow.model_validate(
+        {
+            "variant": variant,
+            "model": model,
+            "witness": witness,
+            "images": len(labels),
+            "correct": int(np.count_nonzero(predictions == labels)),
+        }
+    )
+
+
+def exactness_rows(variant: str, certificates: Sequence[Certificate]) -> tuple[ExactnessRow, ...]:
+    """One row for each witness and way of running it, its batch sizes added up."""
+    groups: dict[str, list[Certificate]] = {}
+    for certificate in certificates:
+        groups.setdefault(certificate.name, []).append(certificate)
+    rows = []
+    for name, members in groups.items():
+        total = members[0].comparison
+        for member in members[1:]:
+            total = total + member.comparison
+        first = str(total.first) if total.first else None
+        rows.append(
+            ExactnessRow(
+                variant=variant,
+                witness=name,
+                tensors=total.tensors,
+                integers=total.integers,
+                floats=total.floats,
+                differing=total.differing + len(total.missing),
+                first_difference=first or (f"{total.missing[0]}: missing" if total.missing else None),
+            )
+        )
+    return tuple(rows)
+
+
+def attack_row(variant: str, result: AttackResult, file: str | None) -> AttackRow:
+    """Count what withstood an attack."""
+    return AttackRow(
+        variant=variant,
+        attack=result.name,
+        parameters=dict(result.parameters),
+        norm=result.norm,
+        epsilon_codes=result.epsilon_codes,
+        images=len(result.labels),
+        clean_correct=int(np.count_nonzero(result.clean_predictions == result.labels)),
+        correct=int(np.count_nonzero(~result.success)),
+        adversarial=file,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that a run's figures depend on."""
+    found = {"python": platform.python_version(), **library_versions()}
+    for name in _MORE_LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def machine() -> str:
+    """The processor in words: architecture, cores that this process may use, operating system."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return f"{platform.machine()}, {cores} cores, {platform.system()}"
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write a run's record into its folder."""
+    write_atomically(folder / RECORD, record.to_json().encode())
+
+
+@contextlib.contextmanager
+def run_folder(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder whose files become the run folder `out` when the block ends well.
+
+    A new folder appears whole, by one rename; in a former run's folder the files are replaced one by one,
+    the record last. When the block fails or is interrupted, nothing is left behind.
+
+    Raises:
+        OutputError: `out` cannot be written, or holds something else than a former run.
+    """
+    check_run_folder(out)
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.absolute().parent))
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {out}: {error.strerror or error}") from None
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if not out.exists():
+            temporary.rename(out)
+            return
+        for file in sorted(temporary.iterdir(), key=lambda path: path.name == RECORD):
+            file.replace(out / file.name)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_run_folder(out: Path) -> None:
+    """Refuse, before any work is done, a folder that cannot be or must not become a run folder.
+
+    Raises:
+        OutputError: It is a file, lies where no folder can be made, or holds something else than a run.
+    """
+    parent = out.absolute().parent
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file, expected a folder to write to")
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise OutputError(f"cannot make the folder {out}: {parent} is not a folder that can be written to")
+    if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
+        raise OutputError(f"{out} is not empty and holds no {RECORD} of a former run; choose another folder")
