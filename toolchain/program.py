@@ -336,6 +336,16 @@ class Program:
                 readers.setdefault(name, []).append(layer)
         return {name: tuple(found) for name, found in readers.items()}
 
+    @cached_property
+    def rounded(self) -> frozenset[str]:
+        """Tensors that are defined only up to rounding: what `Operator`s such as Softmax write, and what follows."""
+        names: set[str] = set()
+        for layer in self.layers:
+            inexact = isinstance(layer, Operator) and not layer.exact
+            if inexact or not names.isdisjoint(layer.inputs):
+                names.update(layer.outputs)
+        return frozenset(names)
+
     def weighted_layers(self) -> Iterator[Conv | Dense]:
         """The layers that hold weights, in order."""
         for layer in self.layers:

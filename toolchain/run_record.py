@@ -51,8 +51,8 @@ class LayerRow(_Record):
         shape: Shape of the weight codes.
         options: Width, levels, step and granularity in words.
         codes, counts: The codes that occur, ascending, and how often.
-        step_low, step_high: Smallest and largest step (equal for one step per tensor); None where a model made
-            by others does not tell.
+        step_low, step_high: Smallest and largest step (equal for one step per tensor); None where a model
+            made by others does not tell.
         bound: Proved bound of the accumulator's magnitude.
         exact_in_float32: Whether that bound is below 2**24.
         weight_snr_db: 10 log10(|W|^2 / |W - step q|^2); None for exact weights.

@@ -22,6 +22,7 @@ import numpy as np
 from ..errors import DataError, ModelError, OutputError
 from ..models.datasets import resolve_dataset
 from .artifact import library_versions, write_atomically
+from .attacks import worst_case
 from .run_record import (
     AccuracyRow,
     ArtifactRecord,
@@ -33,6 +34,7 @@ from .run_record import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    import onnx_ir as ir
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
@@ -45,28 +47,35 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALIBRATION_IMAGES",
+    "WORST_CASE",
+    "accuracy_row",
     "as_input",
     "attack_row",
     "calibration_set",
+    "check_run_folder",
     "dataset_record",
     "describe_artifact",
     "divided",
     "evaluation_set",
     "exactness_rows",
+    "float_predictor",
+    "in_batches",
     "machine",
-    "predict_float",
-    "predict_onnxruntime",
+    "onnxruntime_predictor",
     "run_folder",
     "versions",
+    "worst_case_row",
     "write_record",
 ]
 
 CALIBRATION_IMAGES = 512
 """How many images calibrate, where nothing else is asked for."""
 
+WORST_CASE = "worst case"
+"""Name of the row that counts what withstood all attacks."""
+
 RECORD = "run.json"
 _PERMUTATION_SEED = 0
-_BATCH = 250
 _MORE_LIBRARIES = ("numba", "cleverhans")
 
 
@@ -90,7 +99,9 @@ def evaluation_set(data: Dataset, artifact: Artifact | None) -> tuple[Dataset, i
     Left out are the images that calibrated it, if they are images of `data` (see the module's rule).
     """
     calibration = artifact.metadata().get("calibration") if artifact is not None else None
-    count = calibration.get("images") if isinstance(calibration, dict) else None
+    if not isinstance(calibration, dict):
+        return data, 0
+    count = calibration.get("images")
     if not isinstance(count, int) or isinstance(count, bool) or not 0 < count < len(data):
         return data, 0
     calibrating, rest = data.split(count, _PERMUTATION_SEED)
@@ -117,54 +128,56 @@ def as_input(images: NDArray[np.uint8], spec: TensorSpec) -> NDArray[Any]:
     raise ModelError(f"the model's input is {spec}, expected uint8 pixel codes or float32 pixels in [0, 1]")
 
 
-def predict_float(
-    module: nn.Module, images: NDArray[np.uint8], progress: Callable[[float], None] | None = None
-) -> NDArray[np.int64]:
-    """Return the classes that a torch module gives to uint8 images, int64 `(N,)`."""
+def float_predictor(module: nn.Module) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
+    """Return what gives uint8 images their classes by a torch module; ties go to the lowest class."""
     import torch
 
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(images), _BATCH):
-            pixels = torch.from_numpy(images[start : start + _BATCH]).float() / 255
-            parts.append(module(pixels).argmax(1).numpy())
-            _tell(progress, start, len(images))
-    return np.concatenate(parts)
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        with torch.inference_mode():
+            classes: NDArray[np.int64] = module(torch.from_numpy(images).float() / 255).argmax(1).numpy()
+        return classes
+
+    return predict
 
 
-def predict_onnxruntime(
-    model: bytes,
-    name: str,
-    logits: str,
-    images: NDArray[Any],
-    *,
-    threads: int = 1,
-    progress: Callable[[float], None] | None = None,
-) -> NDArray[np.int64]:
-    """Return the classes that onnxruntime, with all its optimisations, gives to images, int64 `(N,)`.
+def onnxruntime_predictor(
+    model: bytes, name: str, logits: str, threads: int = 1
+) -> Callable[[NDArray[Any]], NDArray[np.int64]]:
+    """Return what gives images their classes by onnxruntime with all its optimisations.
 
     Args:
         model: The serialised model.
         name: Its input.
-        logits: Its output that holds the logits; ties go to the lowest class.
-        images: What the input takes.
+        logits: The tensor that holds the logits; ties go to the lowest class.
         threads: Intra-op threads.
-        progress: Called with the share done.
+
+    Raises:
+        ModelError: onnxruntime refuses the model.
     """
     from .witness import OnnxRuntime
 
-    session = OnnxRuntime(model, "all", threads, () if not logits else (logits,))
+    session = OnnxRuntime(model, "all", threads, (logits,))
+
+    def predict(images: NDArray[Any]) -> NDArray[np.int64]:
+        classes: NDArray[np.int64] = np.argmax(session.run({name: images})[logits], axis=1).astype(np.int64)
+        return classes
+
+    return predict
+
+
+def in_batches(
+    predict: Callable[[NDArray[Any]], NDArray[np.int64]],
+    images: NDArray[Any],
+    progress: Callable[[float], None] | None = None,
+    batch_size: int = 250,
+) -> NDArray[np.int64]:
+    """Return the classes of images, int64 `(N,)`, a batch at a time; tell the share that is done."""
     parts = []
-    for start in range(0, len(images), _BATCH):
-        scores = session.run({name: images[start : start + _BATCH]})[logits]
-        parts.append(np.argmax(scores, axis=1).astype(np.int64))
-        _tell(progress, start, len(images))
+    for start in range(0, len(images), batch_size):
+        parts.append(predict(images[start : start + batch_size]))
+        if progress is not None:
+            progress(min(start + batch_size, len(images)) / len(images))
     return np.concatenate(parts)
-
-
-def _tell(progress: Callable[[float], None] | None, start: int, images: int) -> None:
-    if progress is not None:
-        progress(min(start + _BATCH, images) / images)
 
 
 def divided(model: Callable[[Tensor], Tensor], divisor: float) -> Callable[[Tensor], Tensor]:
@@ -189,7 +202,7 @@ def describe_artifact(
     variant: str,
     file: str,
     artifact: Artifact,
-    float_model: str | Path | None = None,
+    float_model: str | Path | ir.Model | None = None,
     images: NDArray[np.uint8] | None = None,
 ) -> ArtifactRecord:
     """Describe an artifact and its layers.
@@ -198,27 +211,20 @@ def describe_artifact(
         variant: Such as `plain`.
         file: Its name in the run folder.
         artifact: The artifact.
-        float_model: The float ONNX model it was made from, for the error of its activations.
+        float_model: What it was made from, a file or `onnx_ir.Model`, for the error of its activations.
         images: uint8, to measure that error on.
     """
     from .analysis.layers import activation_errors, layer_rows
 
-    rows = layer_rows(artifact)
-    if float_model is not None and images is not None:
-        found = {error.name: error.snr_db for error in activation_errors(artifact, float_model, images)}
-        rows = tuple(row.model_copy(update={"activation_snr_db": _finite(found.get(row.name))}) for row in rows)
+    errors = () if float_model is None or images is None else activation_errors(artifact, float_model, images)
     return ArtifactRecord(
         variant=variant,
         file=file,
         sha256=artifact.sha256,
         recipe=dict(artifact.metadata().get("recipe") or {}),
         notes=tuple(artifact.notes),
-        layers=rows,
+        layers=layer_rows(artifact, errors),
     )
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and np.isfinite(value) else None
 
 
 def accuracy_row(
@@ -273,6 +279,21 @@ def attack_row(variant: str, result: AttackResult, file: str | None) -> AttackRo
         clean_correct=int(np.count_nonzero(result.clean_predictions == result.labels)),
         correct=int(np.count_nonzero(~result.success)),
         adversarial=file,
+    )
+
+
+def worst_case_row(variant: str, results: Sequence[AttackResult]) -> AttackRow:
+    """Count the images that withstood every attack that stayed within the ball."""
+    first = results[0]
+    return AttackRow(
+        variant=variant,
+        attack=WORST_CASE,
+        parameters={},
+        norm="inf",
+        epsilon_codes=first.epsilon_codes,
+        images=len(first.labels),
+        clean_correct=int(np.count_nonzero(first.clean_predictions == first.labels)),
+        correct=int(np.count_nonzero(worst_case(results))),
     )
 
 

@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from ..errors import DataError, ModelError
 from .comparison import Comparison, Difference, compare
+from .decompose import decompose_q_linear_conv
 from .reader import read_program
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from .emulator import Emulator
     from .program import Program
 
 __all__ = [
@@ -168,8 +170,9 @@ def run_reference_evaluator(
 ) -> ReferenceOutcome:
     """Run a model node by node in ONNX's reference evaluator.
 
-    The evaluator has gaps (per-channel QLinearConv over one spatial axis, say). A node that it cannot run
-    is skipped, and so is every node that depends on it; the outcome names the tensors and the reason.
+    A QLinearConv is written out first (see `toolchain.decompose`): the evaluator's own has another
+    arithmetic. The evaluator has gaps; a node that it cannot run is skipped, and so is every node that
+    depends on it; the outcome names the tensors and the reason.
 
     Args:
         model: The model, serialised or not.
@@ -181,7 +184,7 @@ def run_reference_evaluator(
     """
     from onnx.reference import ReferenceEvaluator
 
-    proto = _parsed(model) if isinstance(model, bytes) else model
+    proto = decompose_q_linear_conv(_parsed(model) if isinstance(model, bytes) else model)
     try:
         evaluator = ReferenceEvaluator(proto)
     except Exception as error:
@@ -231,7 +234,8 @@ def certify(
 
     Returns:
         A row for each witness, level, thread count and batch size: first with every tensor exposed, then
-        with the graph's outputs alone.
+        with the logits alone (and the graph's other outputs). What a float tail rounds, such as Softmax, is
+        not compared.
 
     Raises:
         DataError: If there are fewer images than a batch size asks for, or none.
@@ -248,12 +252,13 @@ def certify(
         )
     emulator = Emulator(program)
     feeds = {size: {program.inputs[0].name: images[:size]} for size in sizes}
-    traces = {size: emulator.trace(images[:size]) for size in sizes}
-    outputs = [spec.name for spec in program.outputs]
+    traces = {size: _exact_trace(emulator, images[:size]) for size in sizes}
+    results = [*(spec.name for spec in program.outputs), program.logits]
+    outputs = [name for name in dict.fromkeys(results) if name in traces[sizes[0]]]
     known = {name for node in proto.graph.node for name in node.output}
     rows: list[Certificate] = []
     for exposed in (True, False):
-        expose = [name for name in traces[sizes[0]] if name in known] if exposed else []
+        expose = [name for name in (traces[sizes[0]] if exposed else outputs) if name in known]
         for level in levels:
             for count in threads:
                 session = OnnxRuntime(model, level, count, expose)
@@ -264,6 +269,12 @@ def certify(
     if reference:
         rows.extend(_reference_row(model, feeds[size], traces[size], size, known) for size in sizes)
     return tuple(rows)
+
+
+def _exact_trace(emulator: Emulator, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Every tensor that is defined to the bit."""
+    trace = emulator.trace(images)
+    return {name: array for name, array in trace.items() if name not in emulator.program.rounded}
 
 
 def _reference_row(

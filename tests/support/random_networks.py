@@ -195,7 +195,10 @@ STEPS = [
 
 def _head(draw, b, x):
     channels, *size = b.shapes[x]
-    kind = draw(st.sampled_from(["flatten", "reshape", "mean", "pool", "pool-only", "conv"]))
+    kinds = ["flatten", "reshape", "mean", "pool", "pool-only", "conv"]
+    if not any(node.op_type == "Conv" for node in b.nodes):
+        kinds.remove("pool-only")  # a network without any weights is refused
+    kind = draw(st.sampled_from(kinds))
     if kind == "conv":
         y = b.node("Conv", [x, b.weights(3, channels, *[1] * len(size))], (3, *size))
         y = b.node("GlobalAveragePool", [y], (3, *[1] * len(size)))

@@ -33,7 +33,9 @@ def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float
     if not 0 <= correct <= n:
         raise DataError(f"found {correct} correct of {n} images; expected a count from 0 to {n}")
     if not 0 < confidence < 1:
-        raise DataError(f"found a confidence of {confidence}; expected a number between 0 and 1, such as 0.95")
+        raise DataError(
+            f"found a confidence of {confidence}; expected a number between 0 and 1, such as 0.95"
+        )
     if n == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf((1 + confidence) / 2)

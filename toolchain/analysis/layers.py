@@ -1,14 +1,13 @@
 """An artifact layer by layer: codes, steps, bounds, the error of its weights, and where accuracy is lost.
 
-`layer_rows` reads the artifact alone. `activation_errors` runs it beside the float model that it was made from and
-compares every stored activation: the layer where the signal-to-error ratio falls is the one that costs accuracy.
+`layer_rows` reads the artifact alone. `activation_errors` runs it beside the float model that it was made of
+and compares every stored activation: the layer where the signal-to-error ratio falls costs accuracy.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from .ranges import accumulator_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -42,8 +42,8 @@ class ActivationError:
 
     Attributes:
         name: The value's name in the float model.
-        snr_db: 10 log10(|f|^2 / |f - x|^2) over all images; None where the two are equal, where the float value
-            is zero throughout, or where there was nothing to compare.
+        snr_db: 10 log10(|f|^2 / |f - x|^2) over all images; None where the two are equal, where the float
+            value is zero throughout, or where there was nothing to compare.
         max_abs_error: Largest |f - x|; None where the float model has no value of that name and shape (passes
             that fold layers also rename), so that nothing was compared.
         mean_abs_error: Mean of |f - x|; None as for `max_abs_error`.
@@ -110,8 +110,8 @@ def _steps(
 ) -> tuple[float | None, float | None]:
     """Return the smallest and largest step, or None twice.
 
-    QLinearConv holds its steps. Integer products hold the multiplier alone: M = s_x s_w / s_y before codes of scale
-    s_y, and M = s_x s_w before logits; divided out it gives s_w to float32 rounding.
+    QLinearConv holds its steps. Integer products hold the multiplier alone: M = s_x s_w / s_y before codes of
+    scale s_y, and M = s_x s_w before logits; divided out it gives s_w to float32 rounding.
     """
     if layer.weight_scale is not None:
         return float(layer.weight_scale.min()), float(layer.weight_scale.max())
@@ -187,17 +187,17 @@ def activation_errors(
 ) -> tuple[ActivationError, ...]:
     """Compare every stored activation, and the logits, with the float model's, over all images.
 
-    The pixels themselves, and codes that are only moved pixels, are left out: they are what both are fed with.
+    The pixels themselves, and codes that are only moved pixels, are left out: both are fed with them.
 
     Args:
         artifact: Compiled here, so that its metadata tell the activations' scales.
-        float_model: The float model that it was made from: a file or `onnx_ir.Model`, with a free batch dimension,
-            that takes float32 pixels in [0, 1].
+        float_model: The float model that it was made from: a file or `onnx_ir.Model`, with a free batch
+            dimension, that takes float32 pixels in [0, 1].
         images: uint8 pixel codes `(N, C, H, W)`.
 
     Returns:
-        In the artifact's order, the logits last; values that the float model does not have under that name and
-        shape are listed with None for every figure.
+        In the artifact's order, the logits last; values that the float model does not have under that name
+        and shape are listed with None for every figure.
 
     Raises:
         ModelError: The artifact tells no scales, or the float model cannot be read or run.
@@ -205,7 +205,9 @@ def activation_errors(
     """
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or not len(images):
         found = f"{images.dtype}{images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise DataError(f"images: found {found}; expected a non-empty uint8 array of pixel codes (N, C, H, W)")
+        raise DataError(
+            f"images: found {found}; expected a non-empty uint8 array of pixel codes (N, C, H, W)"
+        )
     stored = _stored_tensors(artifact)
     model = float_model if isinstance(float_model, ir.Model) else load_model_file(float_model)[0]
     known = {value.name for node in model.graph for value in node.outputs}

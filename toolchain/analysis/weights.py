@@ -5,8 +5,8 @@ injects (Song, Fallon, Li, "The Quantization Error Amplification Effect and the 
 
     |dW|_p = sup over |z|_p = 1 of |dW z|_p,        dW = W - step * q
 
-with p = 2 the largest singular value, and with p = infinity the largest 1-norm of a row. Above 1, the error that
-the layer injects may be larger than the signal it reads.
+with p = 2 the largest singular value, and with p = infinity the largest 1-norm of a row. Above 1, the error
+that the layer injects may be larger than the signal it reads.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def weight_error(weights: NDArray[np.floating[Any]], dequantised: NDArray[np.flo
     """Measure the error of one layer's weights, in float64.
 
     Args:
-        weights: The real weights: `(O, I / groups, kH, kW)` or `(O, I / groups, kL)` of a convolution, which is
-            unfolded to the matrix `(O, I / groups * kH * kW)`; or `(K, N)` of a dense layer, whose rows are
-            its N outputs.
+        weights: The real weights: `(O, I / groups, kH, kW)` or `(O, I / groups, kL)` of a convolution, which
+            is unfolded to the matrix `(O, I / groups * kH * kW)`; or `(K, N)` of a dense layer, whose rows
+            are its N outputs.
         dequantised: `step * q`, of the same shape.
 
     Raises:

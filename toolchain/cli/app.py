@@ -4,7 +4,7 @@
 |---|---|---|
 | an error that the user can mend (`OhmfoldError`, a wrong option) | `error: ...`, one line | 2 |
 | Ctrl-C | `interrupted` | 130 |
-| the reader of our output went away | nothing | 141 |
+| the reader of our output went away | nothing | 1, as Rich and click have it |
 | a comparison found a difference | the table says which | 1 |
 | anything else: a bug of ours | one line, the traceback with `--debug` | 1 |
 """
@@ -21,7 +21,7 @@ import typer
 
 from ...errors import OhmfoldError
 from . import attack, compile, demo, doctor, export, inspect, report, run, train  # noqa: A004
-from .quiet import quieten
+from .quiet import calm_threads, quieten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,15 +29,19 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 DEBUG = "OHMFOLD_DEBUG"
-USER_ERROR, FAULT, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141
+USER_ERROR, FAULT, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 1
 
 # typer brings its own copy of click from 0.16 on; the class that all usage errors derive from is found
 # through the name that both export.
-_CLICK_ERRORS = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_CLICK_ERRORS: tuple[type[Exception], ...] = tuple(
+    kind
+    for kind in typer.BadParameter.__mro__
+    if issubclass(kind, Exception) and kind.__name__ == "ClickException"
+)
 
 app = typer.Typer(
     name="ohmfold",
-    help="Take a trained PyTorch classifier to limited-precision hardware, and know bit by bit what runs there.",
+    help=("Take PyTorch classifiers to limited-precision hardware, and know bit by bit what runs there."),
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -53,7 +57,7 @@ class _Invocation:
     debug: bool
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature of a callback
+def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
@@ -74,6 +78,7 @@ def _global_options(
 ) -> None:
     if isinstance(context.obj, _Invocation):
         context.obj.debug = debug
+    calm_threads()
     if not debug:
         quieten()
 
@@ -113,7 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _broken_pipe()
     except MemoryError:
-        return _failed("out of memory; use fewer images or smaller batches", USER_ERROR, debug=invocation.debug)
+        return _failed(
+            "out of memory; use fewer images or smaller batches", USER_ERROR, debug=invocation.debug
+        )
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug becomes one readable line
         hint = "" if invocation.debug else f"; set {DEBUG}=1 and run it again to see the traceback"
         text = f"this is a bug in ohmfold: {type(error).__name__}: {_one_line(error)}{hint}"

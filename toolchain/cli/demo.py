@@ -14,14 +14,26 @@ from .quiet import import_onnxruntime
 if TYPE_CHECKING:
     from ..run_record import RunRecord
 
-__all__ = ["demo"]
+__all__ = ["attack_text", "demo"]
+
+_WITNESSES = {
+    "torch": "float model, torch",
+    "emulator": "3-bit artifact, emulator",
+    "onnxruntime": "3-bit artifact, onnxruntime",
+}
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.")] = Path("ohmfold-demo"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.")] = Path(
+        "ohmfold-demo"
+    ),
     *,
-    images: Annotated[int, typer.Option("--images", min=1, help="Held-out digits that judge accuracy.")] = 2000,
-    attack_images: Annotated[int, typer.Option("--attack-images", min=1, help="How many of them to attack.")] = 100,
+    images: Annotated[
+        int, typer.Option("--images", min=1, help="Held-out digits that judge accuracy.")
+    ] = 2000,
+    attack_images: Annotated[
+        int, typer.Option("--attack-images", min=1, help="How many of them to attack.")
+    ] = 100,
     as_json: Json = False,
 ) -> None:
     """Compile the bundled MNIST CNN to 3 bits, judge it bit by bit, attack it, report. Needs no network."""
@@ -30,10 +42,19 @@ def demo(
         import_onnxruntime()
         from ..demo import run_demo
 
-        record, left_out = run_demo(out, images=images, attack_images=min(attack_images, images), progress=progress)
+        record, left_out = run_demo(
+            out, images=images, attack_images=min(attack_images, images), progress=progress
+        )
     report = out / "report.html"
     if as_json:
-        print_json({"folder": str(out), "report": str(report), "left_out": left_out, **record.model_dump(mode="json")})
+        print_json(
+            {
+                "folder": str(out),
+                "report": str(report),
+                "left_out": left_out,
+                **record.model_dump(mode="json"),
+            }
+        )
         return
     _show(record, left_out)
     say(f"Report: {report}")
@@ -41,22 +62,21 @@ def demo(
 
 def _show(record: RunRecord, left_out: int) -> None:
     variants = [artifact.variant for artifact in record.artifacts]
-    judged = {(row.variant, row.model, row.witness): row for row in record.accuracy}
+    judged = {(row.variant, row.witness): row for row in record.accuracy}
     rows = []
-    for model, witness, text in (
-        ("float", "torch", "float model, torch"),
-        ("integer", "emulator", "3-bit artifact, emulator"),
-        ("integer", "onnxruntime", "3-bit artifact, onnxruntime"),
-    ):
-        cells = [judged[variant, model, witness] for variant in variants]
+    for witness, text in _WITNESSES.items():
+        cells = [judged[variant, witness] for variant in variants]
         rows.append([text, *(percent(row.correct, row.images) for row in cells)])
     compared = [[row for row in record.exactness if row.variant == variant] for variant in variants]
-    rows.append(["integers compared, emulator with others", *(count(sum(r.integers for r in c)) for c in compared)])
+    rows.append(
+        ["integers compared, emulator with others", *(count(sum(r.integers for r in c)) for c in compared)]
+    )
     rows.append(["integers that differ", *(count(sum(r.differing for r in c)) for c in compared)])
-    first = [row for row in record.attacks if row.variant == variants[0]]
-    for position, attack in enumerate(first):
-        cells = [[row for row in record.attacks if row.variant == variant][position] for variant in variants]
-        rows.append([attack_text(attack.attack, attack.parameters), *(percent(r.correct, r.images) for r in cells)])
+    attacks = [[row for row in record.attacks if row.variant == variant] for variant in variants]
+    first = attacks[0]
+    for same in zip(*attacks, strict=True):
+        text = attack_text(same[0].attack, same[0].parameters)
+        rows.append([text, *(percent(row.correct, row.images) for row in same)])
     say(
         f"{record.title}: {count(record.dataset.images)} held-out digits of {record.dataset.name} "
         f"({left_out} others calibrated), {first[0].images} of them attacked within "
@@ -64,8 +84,7 @@ def _show(record: RunRecord, left_out: int) -> None:
     )
     table("", ["accuracy", *variants], rows)
     say(
-        "What PGD gains on the mu-law artifact and loses again when the logits are divided is a vanished gradient,",
-        "not robustness.",
+        "What one gradient attack leaves and another takes is not robustness: the worst case counts.",
         f"{sum(record.seconds.values()):.0f} s on {record.machine}.",
     )
 
@@ -73,12 +92,12 @@ def _show(record: RunRecord, left_out: int) -> None:
 def attack_text(name: str, parameters: dict[str, object]) -> str:
     """An attack and its settings in a few words."""
     words = {
+        "worst case": "all attacks, worst case of each image",
         "uniform-noise": "uniform noise",
         "gaussian-noise": "Gaussian noise",
         "fgsm": "FGSM",
         "bim": "BIM",
         "pgd": "PGD",
-        "pgd-divided": "PGD",
     }
     parts = [words.get(name, name)]
     if "steps" in parameters:

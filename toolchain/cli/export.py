@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,13 +22,18 @@ _CHECKED = 64
 
 def export(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model of the zoo (mnist-cnn), a safetensors or torch checkpoint.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A model of the zoo (mnist-cnn), a safetensors or torch checkpoint."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.onnx", help="Where the ONNX model goes.")],
     *,
     input_shape: Annotated[
         str | None,
-        typer.Option("--input-shape", metavar="C,H,W", show_default="that of the data", help="Shape of one image."),
+        typer.Option(
+            "--input-shape", metavar="C,H,W", show_default="that of the data", help="Shape of one image."
+        ),
     ] = None,
     data: Data = None,
     as_json: Json = False,
@@ -53,7 +58,9 @@ def export(
         check = check_export(module, exported, images)
         write_atomically(out, ir.to_proto(exported).SerializeToString())
     if as_json:
-        print_json({"file": str(out), "input_shape": list(images.shape[1:]), "images_from": origin, **vars(check)})
+        print_json(
+            {"file": str(out), "input_shape": list(images.shape[1:]), "images_from": origin, **vars(check)}
+        )
         return
     say(
         f"wrote {out}, input (N, {', '.join(map(str, images.shape[1:]))})",
@@ -85,5 +92,7 @@ def _images_to_check(spec: str | None, shape: tuple[int, ...] | None) -> tuple[N
 
     data = resolve_dataset(spec)
     if shape is not None and data.images.shape[1:] != shape:
-        raise DataError(f"{data.name} has images of shape {data.images.shape[1:]}, the input shape asked for is {shape}")
+        raise DataError(
+            f"{data.name} has images of shape {data.images.shape[1:]}, the input shape asked for is {shape}"
+        )
     return data.images[:_CHECKED], data.name

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["BatchSize", "Data", "Json", "ModelArgument", "OptionalImages", "Seed"]
+__all__ = ["BatchSize", "Data", "Json", "ModelArgument", "OnnxFile", "OptionalImages", "Seed"]
 
 Data = Annotated[
     str | None,
@@ -15,19 +15,24 @@ Data = Annotated[
         "--data",
         metavar="SPEC",
         show_default="OHMFOLD_DATA, or mnist-sample",
-        help="mnist-sample, mnist, cifar10, an .npz of images and labels, or a folder (IDX files or class folders).",
+        help=(
+            "mnist-sample, mnist, cifar10, an .npz of images and labels, "
+            "or a folder of IDX files or of class folders."
+        ),
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")]
 OptionalImages = Annotated[
-    int | None, typer.Option("--images", min=1, show_default="all", help="Use this many of the images, the first.")
+    int | None,
+    typer.Option("--images", min=1, show_default="all", help="Use this many of the images, the first."),
 ]
 ModelArgument = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A model of the zoo (mnist-cnn), a safetensors or torch checkpoint, or a float .onnx."
+        metavar="MODEL",
+        help="A model of the zoo (mnist-cnn), a safetensors or torch checkpoint, or a float .onnx.",
     ),
 ]
 OnnxFile = Annotated[Path, typer.Argument(metavar="FILE.onnx", help="An ONNX file.")]

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -18,6 +17,7 @@ from ...errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     Progress = Callable[[str, float], None]
 
@@ -54,10 +54,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
         left: How many columns are aligned left.
     """
     console = _console()
-    shown = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(
+        title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for position, name in enumerate(columns):
         shown.add_column(
-            name, justify="left" if position < left else "right", overflow="fold", no_wrap=not console.is_terminal
+            name,
+            justify="left" if position < left else "right",
+            overflow="fold",
+            no_wrap=not console.is_terminal,
         )
     for row in rows:
         shown.add_row(*(_escaped(cell) for cell in row))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated
 
 import typer
@@ -16,7 +16,8 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A folder that demo or attack wrote.")],
     *,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.html", show_default="RUN_DIR/report.html", help="The page.")
+        Path | None,
+        typer.Option("--out", metavar="FILE.html", show_default="RUN_DIR/report.html", help="The page."),
     ] = None,
 ) -> None:
     """Write the report of a run: one self-contained HTML page."""

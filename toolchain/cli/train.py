@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,24 +28,36 @@ def train(
         str | None, typer.Option("--exclude", metavar="SPEC", help="Train without the images of this set.")
     ] = None,
     init: Annotated[
-        Path | None, typer.Option("--init", metavar="CKPT", help="Start from these weights, not from random ones.")
+        Path | None,
+        typer.Option("--init", metavar="CKPT", help="Start from these weights, not from random ones."),
     ] = None,
     checkpoints: Annotated[
         Path | None,
-        typer.Option("--checkpoints", "--resume", metavar="FOLDER", help="Keep the state after each epoch there, and go on from it."),
+        typer.Option(
+            "--checkpoints",
+            "--resume",
+            metavar="FOLDER",
+            help="Keep the state after each epoch there, and go on from it.",
+        ),
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 12,
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
-    optimizer: Annotated[str, typer.Option(metavar="adam|sgd", help="With decoupled weight decay, or Nesterov.")] = "adam",
+    optimizer: Annotated[
+        str, typer.Option(metavar="adam|sgd", help="With decoupled weight decay, or Nesterov.")
+    ] = "adam",
     learning_rate: Annotated[float, typer.Option(help="The peak of the schedule.")] = 1e-3,
-    schedule: Annotated[str, typer.Option(metavar="one-cycle|cosine|constant", help="Of the learning rate.")] = "one-cycle",
+    schedule: Annotated[
+        str, typer.Option(metavar="one-cycle|cosine|constant", help="Of the learning rate.")
+    ] = "one-cycle",
     weight_decay: Annotated[float, typer.Option(help="Of the weights of layers.")] = 0.0,
     weight_clip: Annotated[
         float | None, typer.Option(help="Clip weights to this many of their layer's standard deviations.")
     ] = None,
     shift: Annotated[int, typer.Option(help="Largest random shift of an image, in pixels.")] = 0,
     label_smoothing: Annotated[float, typer.Option(help="Probability mass spread over all classes.")] = 0.0,
-    precision: Annotated[str, typer.Option(metavar="float32|bfloat16", help="Of the forward pass.")] = "float32",
+    precision: Annotated[
+        str, typer.Option(metavar="float32|bfloat16", help="Of the forward pass.")
+    ] = "float32",
     seed: Annotated[int, typer.Option(help="Of the initial weights, the order, the shifts.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -110,7 +122,11 @@ def train(
     else:
         correct = round(result.accuracy * len(test))
         say(f"test accuracy: {percent(correct, len(test))} ({count(correct)} of {count(len(test))})")
-    say(f"SHA-256 of the weights: {result.sha256}", f"of those stored, rounded to float16: {stored}", f"wrote {out}")
+    say(
+        f"SHA-256 of the weights: {result.sha256}",
+        f"of those stored, rounded to float16: {stored}",
+        f"wrote {out}",
+    )
 
 
 def _state_file(folder: Path | None) -> Path | None:
@@ -127,7 +143,7 @@ def _state_file(folder: Path | None) -> Path | None:
 
 
 def _test_set(spec: str | None, training: Dataset) -> Dataset | None:
-    """The test split; None where there is none, or where the set has no splits and all of it is trained on."""
+    """The test split; None where there is none, or where the set has no splits: it was trained on."""
     from ...errors import DataError
     from ...models.datasets import resolve_dataset
 

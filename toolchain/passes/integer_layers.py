@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from ...errors import UnsupportedError
 from ..graph import add_initializer, attribute, constant, emit, graph_of, note, real_consumers, static_shape
+from ..quantise import power_of_two_at_least
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,7 @@ BIAS_LIMIT = 1 << 22
 """Largest |integer bias| that a small scale may cause before the scale gets a floor."""
 
 _EXACT = 1 << 24
+_INT32_BIAS_LIMIT = 1 << 30
 _LARGEST_MULTIPLIER = (1 << 15) - 1
 _POW2_MULTIPLIER = 1 << 14
 _SATURATING = 64
@@ -114,33 +116,33 @@ def integer_bias(
 ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int32] | None]:
     """Return codes, step and int32 bias `rint(b / (s_x * step))` of a layer with weights.
 
-    A channel whose step is so small that its bias would pass `BIAS_LIMIT` gets a larger step (its weights are
-    rounded again); only per-channel steps can be that small.
+    Weights can be so small beside their bias that the bias does not fit: a batch norm with a tiny gamma was
+    folded, say. Then the step gets a floor and the weights are rounded again, and the report says so. Per
+    channel the floor keeps the bias within `BIAS_LIMIT`; one step for the whole layer is raised only where
+    int32 could not hold the bias, since that costs every channel precision.
     """
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is None:
         return codes, step, None
-    real = bias.astype(np.float64)
-    unit = np.float64(x.scale) * step.astype(np.float64)
-    small = np.abs(real) > BIAS_LIMIT * unit
-    if step.ndim and small.any():
-        floor = np.where(small, np.abs(real) / (BIAS_LIMIT * np.float64(x.scale)), step).astype(np.float32)
-        ratio = (step.astype(np.float64) / floor).reshape(-1, *(1,) * (codes.ndim - 1))
-        codes = np.rint(codes * (ratio if node.op_type == "Conv" else ratio.T)).astype(np.int8)
-        step = floor
-        unit = np.float64(x.scale) * step.astype(np.float64)
+    real, x_scale = bias.astype(np.float64), np.float64(x.scale)
+    limit = BIAS_LIMIT if step.ndim else _INT32_BIAS_LIMIT
+    smallest = np.abs(real) / (limit * x_scale)
+    smallest = smallest if step.ndim else smallest.max(initial=0.0)
+    small = smallest > step
+    if small.any():
+        if context.power_of_two:
+            smallest = power_of_two_at_least(np.maximum(smallest, np.finfo(np.float32).tiny))
+        floor = np.where(small, smallest, step).astype(np.float32)
+        ratio = step.astype(np.float64) / floor
+        if step.ndim and node.op_type == "Conv":
+            ratio = ratio.reshape(-1, *(1,) * (codes.ndim - 1))
+        codes, step = np.rint(codes * ratio).astype(np.int8), floor
+        what = f"{int(small.sum())} channels have" if small.ndim else "the layer has"
         note(
             context.model,
-            f"layer '{node.name}': {int(small.sum())} channels have weights so small beside their bias that the "
-            "step got a floor",
+            f"layer '{node.name}': {what} weights so small beside the bias that the step got a floor",
         )
-    integers = np.rint(real / unit)
-    if np.abs(integers).max(initial=0) > np.iinfo(np.int32).max:
-        raise UnsupportedError(
-            f"layer '{node.name}': a bias of {np.abs(real).max():.4g} is {np.abs(integers).max():.4g} units of its "
-            "accumulator, beyond int32; its weights are too small for their bias (try granularity = 'channel')"
-        )
-    return codes, step, integers.astype(np.int32)
+    return codes, step, np.rint(real / (x_scale * step.astype(np.float64))).astype(np.int32)
 
 
 def _conv(node: ir.Node, context: Context) -> Integers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
@@ -80,7 +80,9 @@ def attack_chart(record: RunRecord) -> Markup | None:
         axes.set_xlabel("images still classified correctly, percent (bars: 95 % Wilson intervals)")
         _legend(figure, axes, len(variants))
 
-    spoken = "; ".join(f"{row.variant} under {row.attack}: {percent(row.correct, row.images)}" for row in rows)
+    spoken = "; ".join(
+        f"{row.variant} under {row.attack}: {percent(row.correct, row.images)}" for row in rows
+    )
     height = 0.9 + (0.22 + 0.16 * len(variants)) * len(labels)
     return _svg("attacks", draw, height, f"Accuracy under attack. {spoken}.")
 
@@ -89,9 +91,7 @@ def _setting(row: AttackRow) -> tuple[str, int]:
     return row.attack, row.epsilon_codes
 
 
-def _shares(
-    axes: Axes, points: Sequence[tuple[int, int, int]], place: int, series: int, label: str
-) -> None:
+def _shares(axes: Axes, points: Sequence[tuple[int, int, int]], place: int, series: int, label: str) -> None:
     """Draw (row, correct, images) as dots with whiskers, next to those of the other series."""
     ends = [wilson(correct, images) for _, correct, images in points]
     shares = [100 * correct / images for _, correct, images in points]
@@ -130,7 +130,7 @@ def layer_chart(artifacts: Sequence[ArtifactRecord]) -> Markup | None:
     names = list(dict.fromkeys(row.name for artifact in artifacts for row in artifact.layers))
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(1, len(known), sharey=True, squeeze=False)[0]
+        grid = figure.subplots(1, len(known), sharey=True, squeeze=False, gridspec_kw={"wspace": 0.08})[0]
         for axes, (title, value) in zip(grid, known, strict=True):
             for place, artifact in enumerate(artifacts):
                 found = [(names.index(row.name), value(row)) for row in artifact.layers]
@@ -146,7 +146,7 @@ def layer_chart(artifacts: Sequence[ArtifactRecord]) -> Markup | None:
             _rows(axes, names)
             axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
             axes.set_xlabel(title)
-        if known[0] is panels[0]:
+        if known[0][0] == panels[0][0]:
             grid[0].axvline(1.0, color=_MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
             grid[0].set_xlim(right=max(1.05, grid[0].get_xlim()[1]))
         _legend(figure, grid[0], len(artifacts))
@@ -210,7 +210,8 @@ def _svg(key: str, draw: Callable[[Figure], None], height: float, label: str) ->
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         mpl.rcdefaults()
-        mpl.rcParams.update(_SETTINGS)
+        settings: Any = mpl.rcParams
+        settings.update(_SETTINGS)
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure)

@@ -1,4 +1,4 @@
-"""From a run's folder to one HTML file: the template is filled with what the record holds, and nothing else."""
+"""From a run's folder to one HTML file: a template filled with what the record holds, and nothing else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class _Accuracy:
-    """A row of the accuracy table: what was counted, and the difference to the float model where it is known."""
+    """A row of the accuracy table: what was counted, and the difference to the float model if known."""
 
     row: AccuracyRow
     against_float: str | None
@@ -89,6 +89,7 @@ def _render(record: RunRecord, folder: Path) -> str:
         galleries=galleries(record, folder),
         masking=masking(record),
         exact_limit=FLOAT32_EXACT,
+        mapped_here=any(artifact.recipe.get("mu_law") for artifact in record.artifacts),
         recipes={
             artifact.variant: json.dumps(artifact.recipe, indent=2, sort_keys=True, ensure_ascii=False)
             for artifact in record.artifacts

@@ -1,7 +1,7 @@
 """Adversarial images side by side with their originals, as PNG data inside the page.
 
-The files are checked before anything of them is shown: they must attack the artifact that the record names, and hold
-what the record says of them.
+The files are checked before anything of them is shown: they must attack the artifact that the record names,
+and hold what the record says of them.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def galleries(record: RunRecord, folder: Path) -> tuple[Gallery, ...]:
     """Read the adversarial sets that a record names and choose what to show.
 
     Raises:
-        DataError: A file is missing, outside the run's folder, damaged, of another artifact, or does not hold what
-            the record says.
+        DataError: A file is missing, outside the run's folder, damaged, of another artifact, or does not hold
+            what the record says.
     """
     return tuple(_gallery(record, row, folder) for row in record.attacks if row.adversarial is not None)
 
@@ -109,7 +109,9 @@ def _checked(record: RunRecord, row: AttackRow, folder: Path) -> AttackResult:
     path = folder / name
     windows = PureWindowsPath(name)
     if PurePosixPath(name).is_absolute() or windows.anchor or ".." in windows.parts:
-        raise DataError(f"{name}: the adversarial set lies outside the run's folder; expected a file inside {folder}")
+        raise DataError(
+            f"{name}: the adversarial set lies outside the run's folder; expected a file inside {folder}"
+        )
     try:
         saved = load_adversarial(path)
     except DataError as error:
@@ -130,12 +132,14 @@ def _checked(record: RunRecord, row: AttackRow, folder: Path) -> AttackResult:
             "the run's files do not belong together"
         )
     if result.original.ndim not in (3, 4):
-        raise DataError(f"{path}: images of shape {result.original.shape}; expected (N, C, H, W) or (N, C, L)")
+        raise DataError(
+            f"{path}: images of shape {result.original.shape}; expected (N, C, H, W) or (N, C, L)"
+        )
     return result
 
 
 def _one_of_each(places: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return a few places: the first of each class, filled up with the next ones, ordered by class and place."""
+    """Return a few places: the first of each class, then the next ones; ordered by class and place."""
     _, firsts = np.unique(labels[places], return_index=True)
     rest = np.setdiff1d(np.arange(len(places)), firsts)
     chosen = places[np.concatenate((firsts, rest))[:_EXAMPLES].astype(np.int64)]
@@ -143,7 +147,7 @@ def _one_of_each(places: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArra
 
 
 def _png(image: NDArray[np.uint8]) -> str:
-    """Return one image `(C, H, W)` or `(C, L)` as a PNG: RGB of three channels, else the channels in a column."""
+    """Return an image `(C, H, W)` or `(C, L)` as a PNG: RGB of three channels, else channels in a column."""
     if image.ndim == 3 and len(image) == 3:
         picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
     else:

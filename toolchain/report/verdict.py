@@ -25,12 +25,14 @@ class Finding:
     """One question, its answer in a few words, and the sentences behind it.
 
     Attributes:
-        question, answer, details: Text.
-        state: How the answer is marked: `good`, `bad`, `caution`, or `plain` for a figure without a judgement.
+        question: Text.
+        answers: A few words each; one for each variant where they differ.
+        details: Sentences.
+        state: How the answer is marked; `plain` is a figure without a judgement.
     """
 
     question: str
-    answer: str
+    answers: tuple[str, ...]
     details: tuple[str, ...]
     state: Literal["good", "bad", "caution", "plain"]
 
@@ -42,13 +44,20 @@ def verdict(record: RunRecord) -> tuple[Finding, Finding, Finding]:
 
 def agrees(row: ExactnessRow) -> bool:
     """Whether a comparison compared something and found no difference."""
-    return row.tensors > 0 and row.integers + row.floats > 0 and not row.differing and row.first_difference is None
+    return (
+        row.tensors > 0
+        and row.integers + row.floats > 0
+        and not row.differing
+        and row.first_difference is None
+    )
 
 
 def _bits(rows: tuple[ExactnessRow, ...]) -> Finding:
     question = "Are the bits equal?"
     if not rows:
-        return Finding(question, "Not checked", ("This run compared the emulator with no other executor.",), "caution")
+        return Finding(
+            question, ("Not checked",), ("This run compared the emulator with no other executor.",), "caution"
+        )
     wrong = [row for row in rows if not agrees(row)]
     integers, floats = sum(row.integers for row in rows), sum(row.floats for row in rows)
     compared = f"{amount(integers, 'integer')} and {amount(floats, 'float')}"
@@ -57,19 +66,20 @@ def _bits(rows: tuple[ExactnessRow, ...]) -> Finding:
             f"In {amount(len(rows), 'comparison')} of the emulator with other executors, over {compared}, "
             "not one bit differs."
         )
-        return Finding(question, "Yes, every one", (text,), "good")
+        return Finding(question, ("Yes, every one",), (text,), "good")
     empty = [row for row in wrong if not row.differing and row.first_difference is None]
-    details = [
-        f"{number(len(wrong))} of {amount(len(rows), 'comparison')} do not agree, "
-        f"over {compared}; {amount(sum(row.differing for row in rows), 'number')} in all "
-        f"{'differs' if sum(row.differing for row in rows) == 1 else 'differ'}."
-    ]
+    differing = sum(row.differing for row in rows)
+    summary = (
+        f"{number(len(wrong))} of {amount(len(rows), 'comparison')} do not agree, over {compared}; "
+        f"{amount(differing, 'number')} in all {'differs' if differing == 1 else 'differ'}."
+    )
+    details = [summary]
     first = next((row for row in wrong if row.first_difference is not None), None)
     if first is not None:
         details.append(f"First difference ({first.variant}, {first.witness}): {first.first_difference}")
     if empty:
         details.append(f"{amount(len(empty), 'comparison')} compared nothing, which proves nothing.")
-    return Finding(question, "No" if len(empty) < len(wrong) else "Not shown", tuple(details), "bad")
+    return Finding(question, ("No" if len(empty) < len(wrong) else "Not shown",), tuple(details), "bad")
 
 
 def float_row(record: RunRecord, variant: str) -> AccuracyRow | None:
@@ -96,7 +106,9 @@ def _cost(record: RunRecord) -> Finding:
             details.append(f"{variant}: the executors of the integer model count differently; see the table.")
         if before is None or before.images != row.images:
             answers.append(f"{variant}: {accuracy}")
-            details.append(f"{variant}: {accuracy} right in integers; the float model was not judged on these images.")
+            details.append(
+                f"{variant}: {accuracy} right in integers; the float model was not judged on these images."
+            )
             continue
         lost = row.correct - before.correct
         answers.append(f"{variant}: {points(lost, row.images)}")
@@ -106,14 +118,16 @@ def _cost(record: RunRecord) -> Finding:
             f"{change} of {amount(row.images, 'image')} right."
         )
     if not answers:
-        return Finding(question, "Not measured", ("This run holds no accuracy of an integer model.",), "caution")
-    return Finding(question, "; ".join(answers), tuple(details), "plain")
+        return Finding(
+            question, ("Not measured",), ("This run holds no accuracy of an integer model.",), "caution"
+        )
+    return Finding(question, tuple(answers), tuple(details), "plain")
 
 
 def _left(record: RunRecord) -> Finding:
     question = "What is left under attack?"
     if not record.attacks:
-        return Finding(question, "Not attacked", ("This run holds no attack.",), "caution")
+        return Finding(question, ("Not attacked",), ("This run holds no attack.",), "caution")
     answers, details = [], []
     for variant in _variants(record.attacks):
         rows = [row for row in record.attacks if row.variant == variant and row.images]
@@ -130,7 +144,7 @@ def _left(record: RunRecord) -> Finding:
     doubt = masking(record)
     if doubt is not None:
         details.append(doubt)
-    return Finding(question, "; ".join(answers), tuple(details), "plain" if doubt is None else "caution")
+    return Finding(question, tuple(answers), tuple(details), "plain" if doubt is None else "caution")
 
 
 def _is_mapped(artifact: ArtifactRecord) -> bool:
@@ -167,6 +181,7 @@ def masking(record: RunRecord) -> str | None:
     if not better:
         return None
     return (
-        f"With the mu-law map more images withstand {', '.join(better)}: gradient masking is the likely cause, "
-        "and an attack on the margin or on scaled logits is needed to judge whether any of this is robustness."
+        f"With the mu-law map more images withstand {', '.join(better)}: gradient masking is the likely "
+        "cause, and an attack on the margin or on scaled logits is needed to judge whether any of this is "
+        "robustness."
     )

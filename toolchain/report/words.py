@@ -10,6 +10,8 @@ _NARROW_SPACE = "\u202f"
 _SPACE = "\u00a0"
 _MINUS = "\u2212"
 _DASH = "\u2013"
+_LARGEST = 1e15
+"""From here on numbers keep their exponent."""
 _FINE = 1000
 """From this many images on, a percentage has two decimals; below, one."""
 
@@ -50,9 +52,11 @@ def points(difference: int, images: int) -> str:
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
-    """Return `digits` significant digits without an exponent where that is readable, or a dash for None."""
+    """Return `digits` significant digits, or the nearest integer where that has more; a dash for None."""
     if value is None:
         return _DASH
+    if 10**digits <= abs(value) < _LARGEST:
+        return number(round(value))
     text = f"{value:#.{digits}g}".rstrip(".")
     return text.replace("-", _MINUS)
 

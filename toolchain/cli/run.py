@@ -1,0 +1,206 @@
+"""`ohmfold run`: an integer model on a data set, in the emulator and beside other executors."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import BatchSize, Data, Json, OnnxFile, OptionalImages  # noqa: TC001 - typer reads the annotations
+from .output import check_writable, count, percent, print_json, progress_bar, say, table
+from .quiet import import_onnxruntime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..artifact import Artifact
+    from ..run_record import ExactnessRow
+
+__all__ = ["run"]
+
+_WITNESSES = {"emulator": ("emulator",), "onnxruntime": ("onnxruntime",), "all": ("emulator", "onnxruntime")}
+_CERTIFIED_BATCHES = (1, 7, 64)
+_REFERENCE_IMAGES = 2
+
+
+def run(
+    file: OnnxFile,
+    *,
+    data: Data = None,
+    images: OptionalImages = None,
+    witness: Annotated[
+        str,
+        typer.Option(
+            metavar="emulator|onnxruntime|all",
+            help="Who runs it; all also compares every tensor, bit by bit.",
+        ),
+    ] = "emulator",
+    batch_size: BatchSize = 256,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.npz", help="Save predictions and labels there.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run an integer model on a data set; exit code 1 if two executors differ in any bit."""
+    from ...errors import DataError
+
+    if witness not in _WITNESSES:
+        raise DataError(f"--witness {witness!r}: expected one of {', '.join(_WITNESSES)}")
+    if out is not None:
+        check_writable(out)
+    with progress_bar("run") as progress:
+        progress("loading", 0.0)
+        import numpy as np
+
+        from ...models.datasets import resolve_dataset
+        from ..artifact import Artifact
+        from ..runs import as_input, evaluation_set
+
+        artifact = Artifact.load(file)
+        program = artifact.program
+        judged, left_out = evaluation_set(resolve_dataset(data), artifact)
+        if images is not None and images < len(judged):
+            judged = judged.take(np.arange(images))
+        pixels = as_input(judged.images, program.inputs[0])
+        found: dict[str, dict[str, Any]] = {}
+        for name in _WITNESSES[witness]:
+            if name == "onnxruntime":
+                import_onnxruntime()
+            progress(name, 0.1)
+            predictions, speed = _predict(
+                _executor(name, artifact), pixels, batch_size, partial(progress, name)
+            )
+            found[name] = {"predictions": predictions, "images_per_second": speed}
+        exactness: tuple[ExactnessRow, ...] = ()
+        if witness == "all":
+            progress("comparing every tensor", 0.9)
+            exactness = _certify(artifact, pixels)
+        if out is not None:
+            _save(out, {name: row["predictions"] for name, row in found.items()}, judged.labels)
+    results = {
+        name: {
+            "correct": int(np.count_nonzero(row["predictions"] == judged.labels)),
+            "images_per_second": row["images_per_second"],
+        }
+        for name, row in found.items()
+    }
+    differing = sum(row.differing for row in exactness)
+    if as_json:
+        print_json(
+            {
+                "file": str(file),
+                "sha256": artifact.sha256,
+                "data": judged.name,
+                "images": len(judged),
+                "left_out": left_out,
+                "witnesses": results,
+                "exactness": [row.model_dump(mode="json") for row in exactness],
+                "integers": sum(row.integers for row in exactness),
+                "differing": differing,
+            }
+        )
+    else:
+        _show(results, len(judged), exactness)
+        held = f"; {left_out} others calibrated it and were left out" if left_out else ""
+        say(f"{count(len(judged))} images of {judged.name}{held}")
+    if differing:
+        raise typer.Exit(1)
+
+
+def _executor(name: str, artifact: Artifact) -> Callable[[NDArray[Any]], NDArray[np.int64]]:
+    """What turns a batch into classes."""
+    if name == "emulator":
+        from ..emulator import Emulator
+
+        return Emulator(artifact).predict
+    from ...errors import ModelError
+    from ..runs import onnxruntime_predictor
+
+    program = artifact.program
+    if program.logits is None:
+        raise ModelError("the model has no logits to classify by")
+    return onnxruntime_predictor(artifact.to_bytes(), program.inputs[0].name, program.logits)
+
+
+def _predict(
+    predict: Callable[[NDArray[Any]], NDArray[np.int64]],
+    pixels: NDArray[Any],
+    batch_size: int,
+    progress: Callable[[float], None],
+) -> tuple[NDArray[np.int64], float]:
+    """Classes, and images per second after a first batch that compiles and warms up."""
+    from ..runs import in_batches
+
+    predict(pixels[:batch_size])
+    start = time.perf_counter()
+    classes = in_batches(predict, pixels, progress, batch_size)
+    return classes, len(pixels) / (time.perf_counter() - start)
+
+
+def _certify(artifact: Artifact, pixels: NDArray[Any]) -> tuple[ExactnessRow, ...]:
+    from ..runs import exactness_rows
+    from ..witness import LEVELS, certify
+
+    # Onnxruntime's own levels disagree on ties in Q/DQ patterns: it fuses them from `extended` on.
+    foreign = not artifact.compiled_here and any(
+        node.op_type == "DequantizeLinear" for node in artifact.model.graph
+    )
+    levels = LEVELS[LEVELS.index("extended") :] if foreign else LEVELS
+    sizes = sorted({min(size, len(pixels)) for size in _CERTIFIED_BATCHES})
+    rows = certify(artifact, pixels, levels=levels, batch_sizes=sizes)
+    reference = () if foreign else certify(artifact, pixels[:_REFERENCE_IMAGES], levels=(), reference=True)
+    return exactness_rows("", (*rows, *reference))
+
+
+def _save(path: Path, predictions: dict[str, NDArray[np.int64]], labels: NDArray[np.int64]) -> None:
+    import io
+
+    import numpy as np
+
+    from ..artifact import write_atomically
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, labels=labels, **predictions)
+    write_atomically(path, buffer.getvalue())
+
+
+def _show(results: dict[str, dict[str, Any]], images: int, exactness: tuple[ExactnessRow, ...]) -> None:
+    from ..analysis.intervals import wilson
+
+    rows = []
+    for name, row in results.items():
+        low, high = wilson(row["correct"], images)
+        rows.append(
+            (
+                name,
+                percent(row["correct"], images),
+                f"{100 * low:.1f}..{100 * high:.1f} %",
+                count(row["correct"]),
+                f"{row['images_per_second']:,.0f}",
+            )
+        )
+    table("", ["witness", "accuracy", "95 % interval", "correct", "images per second"], rows)
+    if exactness:
+        table(
+            "Emulator against others, bit by bit",
+            ["witness", "tensors", "integers", "floats", "differing"],
+            [
+                (
+                    row.witness,
+                    count(row.tensors),
+                    count(row.integers),
+                    count(row.floats),
+                    count(row.differing),
+                )
+                for row in exactness
+            ],
+        )
+        first = next((row.first_difference for row in exactness if row.first_difference), None)
+        if first:
+            say(f"first difference: {first}")
