@@ -29,6 +29,7 @@ from .passes import (
     NameLayersPass,
     ProveRangesPass,
     QuantiseWeightsPass,
+    apply,
 )
 from .recipe import Recipe
 
@@ -106,27 +107,12 @@ def compile(  # noqa: A001 - the verb of a compiler
     for position, (name, make) in enumerate(passes_of(recipe, calibration_images), start=1):
         if progress is not None:
             progress(name)
-        _run(name, make(graph), graph)
+        apply(make(graph), graph)
         if keep is not None:
             Path(keep).mkdir(parents=True, exist_ok=True)
             write_atomically(Path(keep) / f"{position:02d}-{name}.onnx", ir.to_proto(graph).SerializeToString())
     _describe(graph, recipe, source, calibration_images)
     return Artifact(graph)
-
-
-def _run(name: str, pass_: ir.passes.PassBase, model: ir.Model) -> None:
-    """Run one pass; our own errors come out as they are, anything else names the pass."""
-    from ..errors import OhmfoldError
-
-    try:
-        pass_(model)
-    except (ir.passes.PassError, ir.passes.InvariantError) as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OhmfoldError):
-            cause = cause.__cause__
-        if cause is not None:
-            raise cause from None
-        raise ModelError(f"pass {name} failed: {error}") from error
 
 
 def _check_calibration(images: NDArray[np.uint8]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from .runs import (
     onnxruntime_predictor,
     run_folder,
     versions,
+    with_divisor,
     worst_case_row,
     write_record,
 )
@@ -50,14 +51,13 @@ if TYPE_CHECKING:
     from .emulator import Emulator
     from .run_record import AccuracyRow, AttackRow, ExactnessRow
 
-__all__ = ["ATTACK_IMAGES", "EPSILON", "JUDGED_IMAGES", "LOGIT_DIVISOR", "MODEL", "run_demo"]
+__all__ = ["ATTACK_IMAGES", "EPSILON", "LOGIT_DIVISOR", "MODEL", "run_demo"]
 
 MODEL = "mnist-cnn"
 DATA = "mnist-sample"
 MAPPED_LAYER, MU = "fc2", 255.0
 WEIGHT_BITS = 3
 
-JUDGED_IMAGES = 2000
 ATTACK_IMAGES = 100
 EPSILON = 0.1
 """Radius of the attacks. Within 0.3, the usual one for MNIST, no ordinarily trained network keeps a digit."""
@@ -73,12 +73,12 @@ ERROR_IMAGES = 64
 
 # Seconds that the steps took on two cores, for the progress bar.
 _EXPECTED = {
-    "load": 4.0,
-    "export": 7.0,
-    "compile": 5.0,
-    "accuracy": 11.0,
-    "exactness": 4.0,
-    "attacks": 10.0,
+    "load": 2.0,
+    "export": 5.0,
+    "compile": 2.0,
+    "accuracy": 17.0,
+    "exactness": 2.0,
+    "attacks": 7.0,
     "report": 4.0,
 }
 
@@ -120,7 +120,7 @@ class _Clock:
 def run_demo(
     out: Path,
     *,
-    images: int | None = JUDGED_IMAGES,
+    images: int | None = None,
     attack_images: int = ATTACK_IMAGES,
     progress: Callable[[str, float], None],
 ) -> tuple[RunRecord, int]:
@@ -148,7 +148,7 @@ def run_demo(
         plain, mapped = _variants(module, calibration, folder, clock)
         held_out, left_out = evaluation_set(_held_out_digits(), plain.artifact)
         judged = held_out if images is None else held_out.subset(images, SEED)
-        attacked = judged.subset(attack_images, SEED)
+        attacked = judged.subset(min(attack_images, len(judged)), SEED)
         accuracy = _accuracy((plain, mapped), judged, clock)
         exactness = _exactness((plain, mapped), judged, clock)
         attacks = _attacks((plain, mapped), attacked, folder, clock)
@@ -185,8 +185,8 @@ def run_demo(
 
 
 def _command(images: int | None, attack_images: int) -> str:
-    options = {"--images": (images, JUDGED_IMAGES), "--attack-images": (attack_images, ATTACK_IMAGES)}
-    given = [f"{name} {value or 0}" for name, (value, default) in options.items() if value != default]
+    options = {"--images": (images, None), "--attack-images": (attack_images, ATTACK_IMAGES)}
+    given = [f"{name} {value}" for name, (value, default) in options.items() if value != default]
     return " ".join(["ohmfold demo", *given])
 
 
@@ -309,11 +309,10 @@ def _attacks(
                 (result,) = evaluate(
                     variant.emulator, source, attacked.images, attacked.labels, [attack], radius, seed=SEED
                 ).results
-                if divisor != 1.0:
-                    parameters = {**result.parameters, "logits_divided_by": divisor}
-                    result = replace(result, parameters=parameters)
                 suffix = "" if divisor == 1.0 else "-divided"
-                file = f"adversarial-{variant.file.removesuffix('.onnx')}-{result.name}{suffix}.npz"
+                file = f"adversarial-{variant.file.removesuffix('.onnx')}-{attack.name}{suffix}.npz"
+                if divisor != 1.0:
+                    result = with_divisor(result, divisor)
                 save_adversarial(result, folder / file, variant.artifact.sha256)
                 rows.append(attack_row(variant.name, result, file))
                 results.append(result)

@@ -55,7 +55,8 @@ class FloatRun:
         computed = [name for name in self.names if name != self._input]
         for start in range(0, len(pixels), size):
             values = np.float32(scale) * pixels[start : start + size].astype(np.float32)
-            results = dict(zip(computed, self._session.run(computed, {self._input: values}), strict=True))
+            found = self._session.run(computed, {self._input: values}) if computed else []
+            results = dict(zip(computed, found, strict=True))
             if self._input in self.names:
                 results[self._input] = values
             yield results

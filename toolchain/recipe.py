@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ..errors import RecipeError
 
@@ -71,6 +79,16 @@ class LayerOptions(_Settings):
     granularity: Granularity | None = None
 
 
+def _layer_options(where: str, value: Any) -> Any:
+    """Build the options of one layer from a table; a fault is reported under the layer's name."""
+    if not isinstance(value, dict):
+        return value
+    try:
+        return LayerOptions(**value)
+    except RecipeError as error:
+        raise RecipeError(f"{where}.{error}") from None
+
+
 class Recipe(_Settings):
     """How a float model becomes an integer artifact.
 
@@ -109,6 +127,18 @@ class Recipe(_Settings):
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     scales: Literal["float", "pow2"] = "float"
     input: Literal["uint8", "float32"] = "uint8"
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _named_layers(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: _layer_options(f"layers.{name}", options) for name, options in value.items()}
+
+    @field_validator("first_layer", "last_layer", mode="before")
+    @classmethod
+    def _placed_layer(cls, value: Any, info: ValidationInfo) -> Any:
+        return _layer_options(str(info.field_name), value)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

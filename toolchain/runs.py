@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import tempfile
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,7 @@ __all__ = [
     "onnxruntime_predictor",
     "run_folder",
     "versions",
+    "with_divisor",
     "worst_case_row",
     "write_record",
 ]
@@ -191,6 +193,15 @@ def divided(model: Callable[[Tensor], Tensor], divisor: float) -> Callable[[Tens
         return model(pixels) / divisor
 
     return smaller
+
+
+def with_divisor(result: AttackResult, divisor: float) -> AttackResult:
+    """Return the result of a gradient attack, its name telling by what the logits were divided."""
+    return replace(
+        result,
+        name=f"{result.name}, logits / {divisor:g}",
+        parameters={**result.parameters, "logits_divided_by": divisor},
+    )
 
 
 def dataset_record(data: Dataset) -> DatasetRecord:

@@ -189,6 +189,7 @@ def run_reference_evaluator(
         evaluator = ReferenceEvaluator(proto)
     except Exception as error:
         raise ModelError(f"onnx's reference evaluator refuses the model: {_one_line(error)}") from error
+    shapes = _inferred_shapes(proto)
     values: dict[str, Any] = {"": None, **inputs, **evaluator.rt_inits_}
     skipped: dict[str, str] = {}
     for node in evaluator.rt_nodes_:
@@ -204,6 +205,10 @@ def run_reference_evaluator(
             reason = f"{node.onnx_node.op_type}: {_one_line(error)}"
             skipped.update(dict.fromkeys(node.output, reason))
             continue
+        wrong = _wrong_shape(node.output, results, shapes)
+        if wrong is not None:
+            skipped.update(dict.fromkeys(node.output, f"{node.onnx_node.op_type}: {wrong}"))
+            continue
         values.update(zip(node.output, results, strict=False))
     written = [name for node in evaluator.rt_nodes_ for name in node.output if name]
     wanted = set(written if expose is None else expose) | set(evaluator.output_names)
@@ -211,6 +216,32 @@ def run_reference_evaluator(
         {name: np.asarray(values[name]) for name in written if name in wanted and name in values},
         {name: reason for name, reason in skipped.items() if name in wanted},
     )
+
+
+def _inferred_shapes(model: onnx.ModelProto) -> dict[str, list[int | None]]:
+    """Shapes by ONNX's shape inference, None for free dimensions."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    return {
+        value.name: [d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim]
+        for value in (*inferred.graph.value_info, *inferred.graph.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
+def _wrong_shape(
+    names: Iterable[str], results: Iterable[Any], shapes: Mapping[str, list[int | None]]
+) -> str | None:
+    """Say where the evaluator's result contradicts ONNX's own shape inference (it misreads some pads)."""
+    for name, result in zip(names, results, strict=False):
+        expected, found = shapes.get(name), np.shape(result)
+        if expected is None:
+            continue
+        fits = len(expected) == len(found) and all(
+            e in (None, f) for e, f in zip(expected, found, strict=True)
+        )
+        if not fits:
+            return f"shape {found} where ONNX's shape inference says {expected}"
+    return None
 
 
 def certify(

@@ -39,14 +39,13 @@ class Builder:
 
 
 def _windowed(size, kernel, stride, dilation, begin, end, *, ceil=False):
+    """Number of windows; 0 where none fits, or where versions of ceil_mode differ in the last one."""
     reach = (kernel - 1) * dilation + 1
     room = size + begin + end - reach
     if room < 0:
         return 0
     steps = -(-room // stride) if ceil else room // stride
-    if ceil and steps * stride >= size + begin:
-        steps -= 1
-    return steps + 1
+    return 0 if ceil and steps * stride >= size + begin else steps + 1
 
 
 def _pick_windows(draw, size, *, largest_pad=2, dilated=True):

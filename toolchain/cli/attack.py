@@ -131,18 +131,20 @@ def _noting(evaluation: Evaluation, divisor: float) -> Evaluation:
     """Record the divisor of the logits among the settings of the attacks that saw it."""
     if divisor == 1.0:
         return evaluation
-    from dataclasses import replace
-
     from ..attacks import ATTACKS, Evaluation
+    from ..runs import with_divisor
 
     return Evaluation(
         tuple(
-            replace(result, parameters={**result.parameters, "logits_divided_by": divisor})
-            if ATTACKS[result.name].needs_gradient
-            else result
+            with_divisor(result, divisor) if ATTACKS[result.name].needs_gradient else result
             for result in evaluation.results
         )
     )
+
+
+def _base_name(name: str) -> str:
+    """The attack's own name, without what `_noting` added."""
+    return name.partition(",")[0]
 
 
 def _document(result: Any) -> dict[str, Any]:
@@ -184,7 +186,7 @@ def _write_run(
         artifact.save(folder / _ARTIFACT)
         rows = []
         for number, result in enumerate(evaluation.results, start=1):
-            name = f"adversarial-{number}-{result.name}.npz"
+            name = f"adversarial-{number}-{_base_name(result.name)}.npz"
             save_adversarial(result, folder / name, artifact.sha256)
             rows.append(attack_row(variant, result, name))
         rows.append(worst_case_row(variant, evaluation.results))
@@ -210,7 +212,7 @@ def _command(file: Path, evaluation: Evaluation, seed: int) -> str:
     """What to type to repeat the attacks."""
     first = evaluation.results[0]
     parts = ["ohmfold attack", str(file)]
-    parts += [f"--attack {result.name}" for result in evaluation.results]
+    parts += [f"--attack {_base_name(result.name)}" for result in evaluation.results]
     parts += [f"--epsilon {first.epsilon_codes}", f"--images {len(first.labels)}", f"--seed {seed}"]
     settings: dict[str, Any] = {}
     for result in evaluation.results:

@@ -154,17 +154,7 @@ def layer_table(rows: Sequence[LayerRow]) -> None:
     """Print the layers with weights."""
     table(
         "Layers with weights",
-        [
-            "layer",
-            "kind",
-            "weights",
-            "shape",
-            "codes",
-            "step",
-            "weight SNR",
-            "largest accumulator",
-            "exact in float32",
-        ],
+        ["layer", "kind", "weights", "shape", "codes", "step", "weight SNR", "|acc| at most"],
         [
             (
                 row.name,
@@ -174,8 +164,7 @@ def layer_table(rows: Sequence[LayerRow]) -> None:
                 f"{min(row.codes)}..{max(row.codes)}" if row.codes else "-",
                 _steps(row),
                 decibels(row.weight_snr_db),
-                count(row.bound),
-                "yes" if row.exact_in_float32 else "no",
+                count(row.bound) if row.exact_in_float32 else f"{count(row.bound)}, past 2^24",
             )
             for row in rows
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,22 +30,22 @@ def demo(
     ),
     *,
     images: Annotated[
-        int, typer.Option("--images", min=1, help="Held-out digits that judge accuracy.")
-    ] = 2000,
+        int | None,
+        typer.Option("--images", min=1, show_default="all", help="Held-out digits that judge accuracy."),
+    ] = None,
     attack_images: Annotated[
         int, typer.Option("--attack-images", min=1, help="How many of them to attack.")
     ] = 100,
     as_json: Json = False,
 ) -> None:
     """Compile the bundled MNIST CNN to 3 bits, judge it bit by bit, attack it, report. Needs no network."""
+    start = time.monotonic()
     with progress_bar("demo") as progress:
         progress("starting", 0.0)
         import_onnxruntime()
         from ..demo import run_demo
 
-        record, left_out = run_demo(
-            out, images=images, attack_images=min(attack_images, images), progress=progress
-        )
+        record, left_out = run_demo(out, images=images, attack_images=attack_images, progress=progress)
     report = out / "report.html"
     if as_json:
         print_json(
@@ -57,7 +58,7 @@ def demo(
         )
         return
     _show(record, left_out)
-    say(f"Report: {report}")
+    say(f"{time.monotonic() - start:.0f} s on {record.machine}.", f"Report: {report}")
 
 
 def _show(record: RunRecord, left_out: int) -> None:
@@ -85,7 +86,6 @@ def _show(record: RunRecord, left_out: int) -> None:
     table("", ["accuracy", *variants], rows)
     say(
         "What one gradient attack leaves and another takes is not robustness: the worst case counts.",
-        f"{sum(record.seconds.values()):.0f} s on {record.machine}.",
     )
 
 
@@ -99,6 +99,7 @@ def attack_text(name: str, parameters: dict[str, object]) -> str:
         "bim": "BIM",
         "pgd": "PGD",
     }
+    name = name.partition(", logits")[0]
     parts = [words.get(name, name)]
     if "steps" in parameters:
         parts.append(f"{parameters['steps']} steps")

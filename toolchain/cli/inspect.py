@@ -76,7 +76,7 @@ def inspect(
     if nodes:
         _show_nodes(node_rows, weight_rows)
     if program is None:
-        say(f"Not an integer model that can be emulated: {refused}", "")
+        say(f"Not an integer model that can be emulated: {refused.partition('; supported')[0]}", "")
     else:
         _show_program(document["program"])  # type: ignore[arg-type]
         layer_table(layers)

@@ -32,7 +32,7 @@ def quieten() -> None:
 
 
 def calm_threads() -> None:
-    """Let OpenMP's threads sleep at barriers, and NumPy's BLAS use one; to be called before either is imported.
+    """Let OpenMP's threads sleep at barriers, and NumPy's BLAS use one; call it before either is imported.
 
     By default they spin, which is ruinous where something else wants the cores too. On two busy cores, a step
     of an attack on 100 digits was measured at 0.57 s spinning and 0.16 s sleeping, and the eigenvalues of a

@@ -1,5 +1,6 @@
 """The passes: each maps an ONNX model to an ONNX model and keeps one promise."""
 
+from .apply import apply
 from .calibrate_activations import CalibrateActivationsPass
 from .canonicalise import CanonicalisePass
 from .check import CheckPass
@@ -26,4 +27,5 @@ __all__ = [
     "NameLayersPass",
     "ProveRangesPass",
     "QuantiseWeightsPass",
+    "apply",
 ]

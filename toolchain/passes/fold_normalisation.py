@@ -40,19 +40,25 @@ INPUT_SCALE = "ohmfold.input_scale"
 """Metadata key: the value of one pixel code, which the calibration feeds the model with."""
 
 _RESHAPES = ("Flatten", "Reshape")
+_HOMOGENEOUS = ("Flatten", "LeakyRelu", "MaxPool", "Pad", "Relu", "Reshape", "Transpose")
+"""Operators f with f(c x) = c f(x) for c > 0 (Pad pads with zero here)."""
 
 
-def _first_layers(value: ir.Value) -> list[ir.Node] | None:
-    """Return the Conv and Gemm nodes that read `value`, through reshaping, or None if anything else reads it."""
+def _first_layers(value: ir.Value, *, uniform: bool) -> list[ir.Node] | None:
+    """Return the Conv and Gemm nodes that alone read `value`, or None if anything else reads it.
+
+    A map that differs between channels passes through reshaping to dense layers; a `uniform` positive
+    factor passes through every homogeneous operator.
+    """
     if value.is_graph_output():
         return None
     found: list[ir.Node] = []
     for reader in real_consumers(value):
         if reader.op_type in ("Conv", "Gemm"):
             found.append(reader)
-        elif reader.op_type in _RESHAPES:
-            behind = _first_layers(reader.outputs[0])
-            if behind is None or any(node.op_type == "Conv" for node in behind):
+        elif reader.op_type in (_HOMOGENEOUS if uniform else _RESHAPES):
+            behind = _first_layers(reader.outputs[0], uniform=uniform)
+            if behind is None or (not uniform and any(node.op_type == "Conv" for node in behind)):
                 return None
             found.extend(behind)
         else:
@@ -66,6 +72,9 @@ def _fold_into(node: ir.Node, affine: Affine) -> None:
     if weights is None:
         raise UnsupportedError(f"layer '{node.name}': its weights are not constant")
     w = weights.astype(np.float64)
+    if _is_uniform(affine):
+        set_weights(node, w * affine.scale[0], bias)
+        return
     if node.op_type == "Conv":
         groups = int(attribute(node, "group", 1))
         per_group = w.shape[1]
@@ -79,6 +88,13 @@ def _fold_into(node: ir.Node, affine: Affine) -> None:
         axes = (0,)
     new_bias = (w * shift).sum(axis=axes) + (0.0 if bias is None else bias.astype(np.float64))
     set_weights(node, w * scale, new_bias if bias is not None or affine.shift.any() else None)
+
+
+def _is_uniform(affine: Affine | None) -> bool:
+    """Tell whether a map is one positive factor for all channels."""
+    if affine is None:
+        return True
+    return bool((affine.scale == affine.scale[0]).all() and affine.scale[0] > 0 and not affine.shift.any())
 
 
 def _pad_codes(affine: Affine, levels: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -148,7 +164,7 @@ class FoldNormalisationPass(ir.passes.InPlacePass):
         model.metadata_props[INPUT_SCALE] = repr(float(np.float32(1 / levels)))
         chain, affine = affine_chain(pixels)
         end = chain[-1].outputs[0] if chain else pixels
-        layers = _first_layers(end)
+        layers = _first_layers(end, uniform=_is_uniform(affine))
         if layers is None and self.power_of_two:
             readers = ", ".join(sorted({n.op_type for n in real_consumers(end)})) or "the output"
             raise UnsupportedError(
