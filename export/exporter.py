@@ -102,7 +102,7 @@ def export_module(module: nn.Module, input_shape: tuple[int, ...]) -> ir.Model:
                 output_names=[OUTPUT_NAME],
                 verbose=False,
             )
-    except Exception as error:  # noqa: BLE001 - torch raises many unrelated types here
+    except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
             f"torch cannot export {type(module).__name__} for inputs of shape {tuple(input_shape)}: {reason[0]}"
@@ -113,16 +113,24 @@ def export_module(module: nn.Module, input_shape: tuple[int, ...]) -> ir.Model:
         raise ModelError(f"torch exported nothing for {type(module).__name__}")
     model = program.model
     model.ir_version = IR_VERSION
-    model.metadata_props.clear()
-    for node in model.graph:
-        node.metadata_props.clear()
-        node.doc_string = None
-    for value in (*model.graph.inputs, *model.graph.initializers.values()):
-        value.metadata_props.clear()
     model.producer_name = "ohmfold"
     model.producer_version = None
+    _own_everything(model)
     _separate_names(model.graph)
     return model
+
+
+def _own_everything(model: ir.Model) -> None:
+    """Copy the weights, which share torch's memory, and drop the exporter's notes on sources and versions."""
+    graph = model.graph
+    for value in graph.initializers.values():
+        if value.const_value is not None:
+            value.const_value = ir.tensor(value.const_value.numpy().copy(), name=value.name)
+    values = [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]
+    for owner in (model, graph, *graph, *values):
+        owner.metadata_props.clear()
+    for owner in (model, graph, *graph):
+        owner.doc_string = None
 
 
 def _separate_names(graph: ir.Graph) -> None:

@@ -52,7 +52,9 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; is its folder there and writable?") from None
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; is its folder there and writable?"
+        ) from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -161,7 +163,7 @@ class Artifact:
 
     @cached_property
     def _bytes(self) -> bytes:
-        return ir.to_proto(self.model).SerializeToString(deterministic=True)
+        return bytes(ir.to_proto(self.model).SerializeToString(deterministic=True))
 
     @cached_property
     def sha256(self) -> str:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
-from ..errors import DataError, ModelError
+from ..errors import DataError
 from .artifact import SCHEMA, Artifact, library_versions, load_model_file, write_atomically
+from .float_model import prepare_float_model
 from .passes import (
     CalibrateActivationsPass,
     CanonicalisePass,
@@ -41,11 +41,10 @@ if TYPE_CHECKING:
 
 __all__ = ["compile", "passes_of"]
 
-OPSET = 21
-IR_VERSION = 10
 
-
-def passes_of(recipe: Recipe, images: NDArray[np.uint8]) -> Iterator[tuple[str, Callable[[ir.Model], ir.passes.PassBase]]]:
+def passes_of(
+    recipe: Recipe, images: NDArray[np.uint8]
+) -> Iterator[tuple[str, Callable[[ir.Model], ir.passes.PassBase]]]:
     """Yield the names of the passes in order, and how to make each for the model that it gets."""
     power_of_two = recipe.scales == "pow2"
     yield "name-layers", lambda _: NameLayersPass()
@@ -66,8 +65,9 @@ def passes_of(recipe: Recipe, images: NDArray[np.uint8]) -> Iterator[tuple[str, 
     else:
         yield "quantise-weights", lambda _: QuantiseWeightsPass(recipe)
     yield "calibrate-activations", lambda _: CalibrateActivationsPass(recipe, images)
-    yield "lower-to-integers", lambda _: LowerToIntegersPass(
-        power_of_two=power_of_two, float_input=recipe.input == "float32"
+    yield (
+        "lower-to-integers",
+        lambda _: LowerToIntegersPass(power_of_two=power_of_two, float_input=recipe.input == "float32"),
     )
     yield "prove-ranges", lambda _: ProveRangesPass()
     yield "check", lambda _: CheckPass()
@@ -110,7 +110,9 @@ def compile(  # noqa: A001 - the verb of a compiler
         apply(make(graph), graph)
         if keep is not None:
             Path(keep).mkdir(parents=True, exist_ok=True)
-            write_atomically(Path(keep) / f"{position:02d}-{name}.onnx", ir.to_proto(graph).SerializeToString())
+            write_atomically(
+                Path(keep) / f"{position:02d}-{name}.onnx", ir.to_proto(graph).SerializeToString()
+            )
     _describe(graph, recipe, source, calibration_images)
     return Artifact(graph)
 
@@ -131,12 +133,12 @@ def _float_model(
     """Return a float ONNX model of our own to work on, and what it was made from."""
     if isinstance(model, str | Path):
         graph, digest = load_model_file(model)
-        _prepare_foreign(graph)
+        prepare_float_model(graph)
         return graph, {"kind": "onnx", "sha256": digest}
     if isinstance(model, ir.Model):
         graph = model.clone()
         digest = hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True)).hexdigest()
-        _prepare_foreign(graph)
+        prepare_float_model(graph)
         return graph, {"kind": "onnx", "sha256": digest}
     from ..export import export_module
 
@@ -145,59 +147,6 @@ def _float_model(
     graph = export_module(model, images.shape[1:])
     digest = hashlib.sha256(ir.to_proto(graph).SerializeToString(deterministic=True)).hexdigest()
     return graph, {"kind": type(model).__name__, "sha256": digest}
-
-
-def _prepare_foreign(model: ir.Model) -> None:
-    """Bring a model file to the opset and IR that we write, with a free batch dimension."""
-    import onnx
-
-    version = model.opset_imports.get("")
-    if version is None or version < 7:
-        raise ModelError(f"the model uses opset {version} of ai.onnx, expected 7 or newer")
-    if version != OPSET:
-        common.RemoveInitializersFromInputsPass()(model)
-        try:
-            converted = onnx.version_converter.convert_version(ir.to_proto(model), OPSET)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines() or ["unknown"]
-            raise ModelError(f"onnx cannot convert the model from opset {version} to {OPSET}: {reason[0]}") from None
-        fresh = ir.from_proto(converted)
-        model.graph = fresh.graph
-        model.opset_imports.clear()
-        model.opset_imports.update(fresh.opset_imports)
-    common.RemoveInitializersFromInputsPass()(model)
-    model.ir_version = IR_VERSION
-    for key in [key for key in model.metadata_props if key.startswith("ohmfold.")]:
-        del model.metadata_props[key]
-    _free_batch(model)
-
-
-def _free_batch(model: ir.Model) -> None:
-    """Make the batch dimension of a model that was exported for one batch size free."""
-    graph = model.graph
-    if len(graph.inputs) != 1 or graph.inputs[0].shape is None or len(graph.inputs[0].shape) < 2:
-        return
-    fixed = graph.inputs[0].shape[0]
-    graph.inputs[0].shape = ir.Shape(["N", *list(graph.inputs[0].shape)[1:]])
-    if not isinstance(fixed, int):
-        return
-    for node in graph:
-        for value in node.outputs:
-            value.shape = None
-        target = node.inputs[1] if node.op_type == "Reshape" else None
-        if target is not None and target.const_value is not None:
-            sizes = target.const_value.numpy().copy()
-            if sizes.size and sizes[0] == fixed and not (sizes == -1).any():
-                sizes[0] = -1
-                name = f"{target.name}.free_batch"
-                if name not in graph.initializers:
-                    tensor = ir.tensor(sizes, name=name)
-                    graph.register_initializer(
-                        ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-                    )
-                node.replace_input_with(1, graph.initializers[name])
-    for value in graph.outputs:
-        value.shape = None
 
 
 def _describe(model: ir.Model, recipe: Recipe, source: dict[str, str], images: NDArray[np.uint8]) -> None:

@@ -9,6 +9,8 @@ and onnxruntime's product is float32, rounded before. They part on ties alone: 3
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -55,7 +57,7 @@ def _written_out(
         graph.initializer.append(numpy_helper.from_array(array, f"{prefix}.{what}"))
         return f"{prefix}.{what}"
 
-    def step(op_type: str, inputs: list[str], output: str, **attributes: int) -> onnx.NodeProto:
+    def step(op_type: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
         return helper.make_node(op_type, inputs, [output], **attributes)
 
     w_zero = put("w_zero", c["w_zero"].reshape(-1)[0])
@@ -65,11 +67,15 @@ def _written_out(
     if "bias" in c:
         nodes.append(step("Add", [last, put("bias", c["bias"].reshape(shape))], f"{prefix}.sum"))
         last = f"{prefix}.sum"
-    factor = put("multiplier", np.asarray(multiplier, np.float32).reshape(shape if multiplier.size > 1 else ()))
+    factor = put(
+        "multiplier", np.asarray(multiplier, np.float32).reshape(shape if multiplier.size > 1 else ())
+    )
     zero = put("y_zero", c["y_zero"].reshape(()))
     return [
         *nodes,
         step("Cast", [last], f"{prefix}.float", to=onnx.TensorProto.FLOAT),
         step("Mul", [f"{prefix}.float", factor], f"{prefix}.scaled"),
-        step("QuantizeLinear", [f"{prefix}.scaled", put("one", np.ones((), np.float32)), zero], node.output[0]),
+        step(
+            "QuantizeLinear", [f"{prefix}.scaled", put("one", np.ones((), np.float32)), zero], node.output[0]
+        ),
     ]

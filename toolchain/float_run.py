@@ -34,7 +34,7 @@ class FloatRun:
 
         proto = ir.to_proto(model)
         present = {output.name for output in proto.graph.output}
-        self.names = [name for name in dict.fromkeys(names)]
+        self.names = list(dict.fromkeys(names))
         for name in self.names:
             if name not in present and name != model.graph.inputs[0].name:
                 proto.graph.output.append(onnx.ValueInfoProto(name=name))
@@ -47,9 +47,7 @@ class FloatRun:
         )
         self._input = self._session.get_inputs()[0].name
 
-    def batches(
-        self, pixels: NDArray[np.uint8], scale: float
-    ) -> Iterator[dict[str, NDArray[np.float32]]]:
+    def batches(self, pixels: NDArray[np.uint8], scale: float) -> Iterator[dict[str, NDArray[np.float32]]]:
         """Yield the exposed values for consecutive batches of `scale * pixels` in float32."""
         size = max(1, min(128, _BYTES_PER_BATCH // max(1, 64 * pixels[:1].nbytes * 4)))
         computed = [name for name in self.names if name != self._input]

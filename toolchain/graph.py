@@ -97,11 +97,13 @@ def _free_name(taken: set[str | None], wanted: str) -> str:
     return name
 
 
-def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any] | np.generic) -> ir.Value:
     """Register `array` as an initializer under `name` (made unique) and return its value."""
     name = unique_name(graph, name)
     tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(
+        name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
     graph.register_initializer(value)
     return value
 
@@ -133,7 +135,12 @@ def emit(
     node_name = _free_name({n.name for n in graph if n is not anchor}, name)
     values = [ir.Value(name=unique_name(graph, n), type=type_) for n in names]
     node = ir.Node(
-        "", op_type, inputs, ir.convenience.convert_attributes(attributes or {}), outputs=values, name=node_name
+        "",
+        op_type,
+        inputs,
+        ir.convenience.convert_attributes(attributes or {}),
+        outputs=values,
+        name=node_name,
     )
     node.meta[_WANTED] = name
     for value, wanted in zip(values, names, strict=True):

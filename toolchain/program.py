@@ -283,7 +283,6 @@ class Transpose(Layer):
     permutation: tuple[int, ...]
 
 
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Operator(Layer):
     """Any other `ai.onnx` operator that is run as it is: float tails (Softmax, ArgMax) and foreign glue.

@@ -101,14 +101,18 @@ def quantise_weights(
     per_channel = options.granularity == "channel"
     axis = channel_axis if per_channel else None
     w = weights.astype(np.float64)
-    rows = np.moveaxis(w, channel_axis, 0).reshape(w.shape[channel_axis], -1) if per_channel else w.reshape(1, -1)
+    rows = (
+        np.moveaxis(w, channel_axis, 0).reshape(w.shape[channel_axis], -1)
+        if per_channel
+        else w.reshape(1, -1)
+    )
     step = _steps(rows, options, levels, power_of_two=power_of_two)
-    step = np.where(step < _TINY, 1.0, step).astype(np.float32)
-    codes = round_to_levels(rows / step.astype(np.float64)[:, None], levels)
+    rounded: NDArray[np.float32] = np.where(step < _TINY, 1.0, step).astype(np.float32)
+    codes = round_to_levels(rows / rounded.astype(np.float64)[:, None], levels)
     if per_channel:
         moved = np.moveaxis(w, channel_axis, 0).shape
-        return QuantisedWeights(np.moveaxis(codes.reshape(moved), 0, channel_axis).copy(), step, axis)
-    return QuantisedWeights(codes.reshape(w.shape), step.reshape(()), axis)
+        return QuantisedWeights(np.moveaxis(codes.reshape(moved), 0, channel_axis).copy(), rounded, axis)
+    return QuantisedWeights(codes.reshape(w.shape), rounded.reshape(()), axis)
 
 
 def _steps(
@@ -118,11 +122,14 @@ def _steps(
     if isinstance(options.step, float):
         return np.full(len(rows), options.step)
     outermost = float(np.abs(levels).max())
-    largest = np.abs(rows).max(axis=1, initial=0.0) / outermost
+    largest: NDArray[np.float64] = np.abs(rows).max(axis=1, initial=0.0) / outermost
+    steps: NDArray[np.float64]
     if options.weight_bits == 1:
         steps = np.abs(rows).mean(axis=1) if rows.shape[1] else largest
     elif options.step == "mse":
-        steps = np.array([_least_squares_step(row, top, levels) for row, top in zip(rows, largest, strict=True)])
+        steps = np.array(
+            [_least_squares_step(row, top, levels) for row, top in zip(rows, largest, strict=True)]
+        )
     else:
         steps = largest
     if not power_of_two:
@@ -134,7 +141,8 @@ def _steps(
     errors = np.array(
         [[_squared_error(row, s, levels) for row, s in zip(rows, scale, strict=True)] for scale in candidates]
     )
-    return candidates[errors.argmin(axis=0), np.arange(len(rows))]
+    chosen: NDArray[np.float64] = candidates[errors.argmin(axis=0), np.arange(len(rows))]
+    return chosen
 
 
 def _least_squares_step(row: NDArray[np.float64], largest: float, levels: NDArray[np.int64]) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,7 +24,7 @@ __all__ = [
     "RunRecord",
 ]
 
-SCHEMA = 1
+SCHEMA: Final = 1
 RECORD_NAME = "run.json"
 _LARGEST_RECORD = 64 << 20
 
@@ -172,7 +172,9 @@ class RunRecord(_Record):
                 raise DataError(f"{path} has {path.stat().st_size} bytes, more than a run record can have")
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}; expected the folder of a run") from None
+            raise DataError(
+                f"cannot read {path}: {error.strerror or error}; expected the folder of a run"
+            ) from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -222,7 +222,9 @@ def _inferred_shapes(model: onnx.ModelProto) -> dict[str, list[int | None]]:
     """Shapes by ONNX's shape inference, None for free dimensions."""
     inferred = onnx.shape_inference.infer_shapes(model)
     return {
-        value.name: [d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim]
+        value.name: [
+            d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim
+        ]
         for value in (*inferred.graph.value_info, *inferred.graph.output)
         if value.type.tensor_type.HasField("shape")
     }

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ohmfold.kernels.elementwise import look_up, weighted_sum
 
 

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
+
 from ohmfold.errors import RecipeError
 from ohmfold.models.cnn import MnistCnn
 from ohmfold.models.mobilenet import Block, InvertedResidual, MobileNet
 from ohmfold.models.registry import MODELS, build_model, matching_architecture
 from ohmfold.models.resnet import PreActResNet, PreActUnit
 from ohmfold.models.vgg import Vgg
-from torch import nn
 
 
 def _parameters(model: nn.Module) -> int:

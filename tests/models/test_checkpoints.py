@@ -8,11 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
+from torch import nn
+
 from ohmfold.errors import CheckpointError, OutputError
 from ohmfold.models.checkpoints import load_model, load_weights, save_weights, weights_sha256
 from ohmfold.models.registry import build_model
-from safetensors import safe_open
-from torch import nn
 
 
 @pytest.mark.parametrize("half", [True, False])

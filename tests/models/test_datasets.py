@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
+
 from ohmfold.errors import DataError, MissingDependencyError
 from ohmfold.models import datasets, mnist
 from ohmfold.models.datasets import (
@@ -23,7 +25,6 @@ from ohmfold.models.datasets import (
     load_npz,
     resolve_dataset,
 )
-from PIL import Image
 
 RNG = np.random.default_rng(0)
 

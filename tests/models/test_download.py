@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from ohmfold.errors import DataError, OutputError
 from ohmfold.models.download import MIRRORS, MNIST_FILES, RemoteFile, download_mnist
 

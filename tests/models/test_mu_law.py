@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from ohmfold.errors import RecipeError
-from ohmfold.models.mu_law import MuLaw, apply_mu_law, mu_law, mu_law_inverse
 from onnx.reference import ReferenceEvaluator
 from torch import nn
+
+from ohmfold.errors import RecipeError
+from ohmfold.models.mu_law import MuLaw, apply_mu_law, mu_law, mu_law_inverse
 
 UNIT = st.floats(-1.0, 1.0, allow_subnormal=False)
 MU = st.floats(0.5, 5000.0)

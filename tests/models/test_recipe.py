@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ohmfold.errors import RecipeError
 from ohmfold.models.recipe import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingRecipe
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from ohmfold.errors import CheckpointError, DataError
 from ohmfold.models import training
 from ohmfold.models.checkpoints import load_model, weights_sha256
 from ohmfold.models.image_data import Dataset
 from ohmfold.models.registry import build_model
 from ohmfold.models.training import Progress, TrainingRecipe, accuracy, train
-from torch import nn
 
 
 @pytest.fixture(autouse=True)

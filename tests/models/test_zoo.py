@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from ohmfold.models.checkpoints import load_model
 from ohmfold.models.cnn import MnistCnn
 from ohmfold.models.datasets import load_mnist_sample

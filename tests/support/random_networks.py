@@ -27,7 +27,9 @@ class Builder:
 
     def node(self, op_type, inputs, shape, **attributes) -> str:
         output = f"value_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op_type, inputs, [output], f"node_{len(self.nodes)}", **attributes))
+        self.nodes.append(
+            helper.make_node(op_type, inputs, [output], f"node_{len(self.nodes)}", **attributes)
+        )
         self.shapes[output] = tuple(shape)
         return output
 
@@ -95,8 +97,15 @@ def batch_norm(draw, b, x):
     channels = b.shapes[x][0]
     gamma = b.rng.uniform(-1.5, 1.5, channels)
     gamma[draw(st.integers(0, channels - 1))] *= draw(st.sampled_from([1.0, 1e-7, 0.0]))
-    parameters = [gamma, b.rng.normal(size=channels), b.rng.normal(size=channels), b.rng.uniform(0.2, 2, channels)]
-    return b.node("BatchNormalization", [x, *(b.constant(p.astype(np.float32)) for p in parameters)], b.shapes[x])
+    parameters = [
+        gamma,
+        b.rng.normal(size=channels),
+        b.rng.normal(size=channels),
+        b.rng.uniform(0.2, 2, channels),
+    ]
+    return b.node(
+        "BatchNormalization", [x, *(b.constant(p.astype(np.float32)) for p in parameters)], b.shapes[x]
+    )
 
 
 def relu(draw, b, x):

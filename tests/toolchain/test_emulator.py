@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ohmfold.errors import DataError, ModelError, OhmfoldError, RangeError, UnsupportedError
 from ohmfold.toolchain import emulator as emulator_module
 from ohmfold.toolchain import program as p

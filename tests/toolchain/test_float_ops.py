@@ -5,9 +5,10 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ohmfold.toolchain.float_ops import ELEMENTWISE_OPERATORS, EXACT_OPERATORS, FLOAT_OPERATORS
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+
+from ohmfold.toolchain.float_ops import ELEMENTWISE_OPERATORS, EXACT_OPERATORS, FLOAT_OPERATORS
 
 F, L = np.float32, np.int64
 

@@ -16,12 +16,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
+
 from ohmfold.errors import OhmfoldError
 from ohmfold.toolchain.emulator import Emulator
 from ohmfold.toolchain.program import Operator
 from ohmfold.toolchain.reader import read_program
 from ohmfold.toolchain.reference import run_reference
-from onnx import numpy_helper
 
 # The operators under test, each with the inputs that a program holds as constants.
 BOUND_INPUTS = {

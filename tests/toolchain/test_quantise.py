@@ -112,7 +112,13 @@ def test_a_given_step_is_kept():
 
 
 def test_ties_round_half_to_even_on_even_levels_and_to_the_smaller_magnitude_on_log2_levels():
-    assert round_to_levels(np.array([0.5, 1.5, 2.5, -0.5, -1.5]), levels_of(3, "linear")).tolist() == [0, 2, 2, 0, -2]
+    assert round_to_levels(np.array([0.5, 1.5, 2.5, -0.5, -1.5]), levels_of(3, "linear")).tolist() == [
+        0,
+        2,
+        2,
+        0,
+        -2,
+    ]
     assert round_to_levels(np.array([0.5, 1.5, 3.0, -3.0]), levels_of(3, "log2")).tolist() == [0, 1, 2, -2]
 
 

@@ -13,7 +13,10 @@ from ohmfold.toolchain.reference import run_reference
 from ohmfold.toolchain.witness import certify
 
 MANY = settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 SOME = settings(MANY, max_examples=60)
 
@@ -49,7 +52,9 @@ def test_twin_and_plain_numpy_have_the_emulators_bits(drawn, recipe):
     emulator = ohmfold.Emulator(artifact)
     trace = emulator.trace(inputs)
     slow = run_reference(artifact.program, {artifact.program.inputs[0].name: inputs})
-    exact = {name for layer in artifact.program.layers if getattr(layer, "exact", True) for name in layer.outputs}
+    exact = {
+        name for layer in artifact.program.layers if getattr(layer, "exact", True) for name in layer.outputs
+    }
     for name in exact & set(trace):
         assert np.array_equal(trace[name], slow[name]), name
     twin = ohmfold.Twin(artifact)
@@ -79,7 +84,10 @@ def test_power_of_two_artifacts_have_only_power_of_two_multipliers_or_are_refuse
     multipliers = [
         np.abs(found)
         for layer in artifact.program.layers
-        for found in (getattr(getattr(layer, "requantisation", None), "multiplier", None), getattr(layer, "multiplier", None))
+        for found in (
+            getattr(getattr(layer, "requantisation", None), "multiplier", None),
+            getattr(layer, "multiplier", None),
+        )
         if found is not None
     ]
     assert multipliers

@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
+
 from ohmfold.toolchain.comparison import compare
 from ohmfold.toolchain.emulator import Emulator
 from ohmfold.toolchain.program import (
@@ -29,7 +31,6 @@ from ohmfold.toolchain.program import (
 from ohmfold.toolchain.reader import read_program
 from ohmfold.toolchain.reference import run_reference
 from ohmfold.toolchain.witness import LEVELS, OnnxRuntime
-from onnx import numpy_helper
 
 f32 = np.float32
 

@@ -7,13 +7,14 @@ import onnx
 import onnx_ir as ir
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
+
 from ohmfold.errors import OhmfoldError
 from ohmfold.toolchain.comparison import compare
 from ohmfold.toolchain.emulator import Emulator
 from ohmfold.toolchain.reader import read_program
 from ohmfold.toolchain.reference import run_reference
 from ohmfold.toolchain.witness import LEVELS, OnnxRuntime
-from onnx import numpy_helper
 
 f32 = np.float32
 

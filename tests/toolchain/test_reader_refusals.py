@@ -8,10 +8,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
+
 from ohmfold.errors import ModelError, UnsupportedError
 from ohmfold.toolchain.reader import SUPPORTED_OPERATORS, read_program
 from ohmfold.toolchain.reference import run_reference
-from onnx import numpy_helper
 
 
 def build(signature, body, opset=21, **constants):

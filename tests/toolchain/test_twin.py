@@ -12,6 +12,7 @@ import numpy as np
 import onnx.parser
 import pytest
 import torch
+
 from ohmfold.errors import DataError, ExactnessError, RangeError, UnsupportedError
 from ohmfold.toolchain import twin_layers
 from ohmfold.toolchain.emulator import Emulator

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from ohmfold.toolchain.emulator import Emulator
 from ohmfold.toolchain.program import (
     Concat,

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
+from onnx import numpy_helper
+
 from ohmfold.errors import DataError, ModelError
 from ohmfold.toolchain.comparison import compare
 from ohmfold.toolchain.reader import read_program
@@ -21,7 +23,6 @@ from ohmfold.toolchain.witness import (
     run_onnxruntime,
     run_reference_evaluator,
 )
-from onnx import numpy_helper
 
 f32 = np.float32
 

@@ -88,7 +88,9 @@ def _range(
 
 def _conv(program: Program, layer: Conv) -> LayerRange:
     rows = layer.weight.reshape(layer.weight.shape[0], -1)
-    return _range(layer, *_product_range(rows, _code_range(program, layer.input, layer.input_zero_point)), layer.bias)
+    return _range(
+        layer, *_product_range(rows, _code_range(program, layer.input, layer.input_zero_point)), layer.bias
+    )
 
 
 def _dense(program: Program, layer: Dense) -> LayerRange:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["WeightError", "weight_error"]
 
 
+_ITERATIVE_FROM = 32
+"""Smaller sides than this are decomposed whole: Lanczos iteration gains nothing there."""
+
+
 @dataclass(frozen=True)
 class WeightError:
     """How far quantised weights are from the real ones.
@@ -70,10 +74,15 @@ def _rows(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _largest_singular_value(matrix: NDArray[np.float64]) -> float:
-    """Square root of the largest eigenvalue of the smaller Gram matrix; scaled first, so that squares fit."""
+    """SciPy's Lanczos iteration for large matrices, LAPACK for small ones; scaled first, so that squares fit."""
     peak = float(np.abs(matrix).max(initial=0.0))
     if peak == 0.0:
         return 0.0
     scaled = matrix / peak
-    gram = scaled @ scaled.T if scaled.shape[0] <= scaled.shape[1] else scaled.T @ scaled
-    return peak * math.sqrt(max(float(np.linalg.eigvalsh(gram)[-1]), 0.0))
+    if min(scaled.shape) < _ITERATIVE_FROM:
+        return peak * float(np.linalg.svd(scaled, compute_uv=False)[0])
+    from scipy.sparse.linalg import svds
+
+    start = np.ones(min(scaled.shape))  # a fixed start, so that the same weights give the same digits
+    (largest,) = svds(scaled, k=1, v0=start, return_singular_vectors=False)
+    return peak * float(largest)

@@ -87,7 +87,9 @@ def _batch_norm(node: ir.Node, layer: str) -> tuple[ir.Value, Affine] | None:
     if any(p is None for p in parameters) or node.inputs[0] is None:
         return None
     if attribute(node, "training_mode", 0):
-        raise ModelError(f"node '{layer}': BatchNormalization in training mode; export the module after eval()")
+        raise ModelError(
+            f"node '{layer}': BatchNormalization in training mode; export the module after eval()"
+        )
     names = ("gamma", "beta", "running mean", "running variance")
     gamma, beta, mean, variance = (p.astype(np.float64) for p in parameters if p is not None)
     for name, p in zip(names, (gamma, beta, mean, variance), strict=True):

@@ -40,7 +40,9 @@ class _Range:
     histogram: NDArray[np.int64]
 
 
-def choose_limit(histogram: NDArray[np.int64], largest: float, levels: int, method: str, percentile: float) -> float:
+def choose_limit(
+    histogram: NDArray[np.int64], largest: float, levels: int, method: str, percentile: float
+) -> float:
     """Choose the magnitude that falls on the outermost code.
 
     Args:
@@ -123,7 +125,9 @@ class CalibrateActivationsPass(ir.passes.InPlacePass):
             for value in sources:
                 peak = float(np.abs(batch[str(value.name)]).max(initial=0.0))
                 if not math.isfinite(peak):
-                    raise ModelError(f"value '{value.name}' is {peak} on a calibration image; the model overflows")
+                    raise ModelError(
+                        f"value '{value.name}' is {peak} on a calibration image; the model overflows"
+                    )
                 largest[flow.groups[value]] = max(largest[flow.groups[value]], peak)
         counts = {root: np.zeros(_BINS, np.int64) for root in largest}
         if self.recipe.calibration != "min-max":
@@ -136,7 +140,9 @@ class CalibrateActivationsPass(ir.passes.InPlacePass):
 
     def _scale(self, found: _Range, *, signed: bool) -> np.float32:
         levels = 127 if signed else 255
-        limit = choose_limit(found.histogram, found.limit, levels, self.recipe.calibration, self.recipe.percentile)
+        limit = choose_limit(
+            found.histogram, found.limit, levels, self.recipe.calibration, self.recipe.percentile
+        )
         if limit < _SMALLEST_LIMIT:
             return np.float32(1.0)
         if self.recipe.scales == "float":
@@ -168,8 +174,13 @@ def check_images(model: ir.Model, images: NDArray[np.uint8]) -> None:
         raise DataError(f"calibration images are {found}, expected a uint8 array of pixel codes (N, C, H, W)")
     if len(images) == 0:
         raise DataError("the calibration set is empty, expected at least one image (a few hundred are usual)")
-    if expected is not None and (images.ndim != len(expected) or any(e not in (None, d) for e, d in zip(expected[1:], images.shape[1:], strict=True))):
-        raise DataError(f"calibration images have shape {images.shape}, the model takes (N, {', '.join(map(str, expected[1:]))})")
+    if expected is not None and (
+        images.ndim != len(expected)
+        or any(e not in (None, d) for e, d in zip(expected[1:], images.shape[1:], strict=True))
+    ):
+        raise DataError(
+            f"calibration images have shape {images.shape}, the model takes (N, {', '.join(map(str, expected[1:]))})"
+        )
 
 
 def _pair(
@@ -184,7 +195,9 @@ def _pair(
     return [quantise, dequantise], result
 
 
-def _insert_pair(graph: ir.Graph, flow: Dataflow, value: ir.Value, scale: np.float32, zero_point: int) -> None:
+def _insert_pair(
+    graph: ir.Graph, flow: Dataflow, value: ir.Value, scale: np.float32, zero_point: int
+) -> None:
     """Let every reader of `value` but those of its integers read the dequantised codes."""
     readers = [r for r in real_consumers(value) if not flow.raw_use(value, r)]
     nodes, result = _pair(graph, value, str(value.name), scale, zero_point)

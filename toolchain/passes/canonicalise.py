@@ -23,7 +23,7 @@ from ..graph import (
 from .affine import affine_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["SUPPORTED_OPS", "TAIL_OPS", "CanonicalisePass", "tail_nodes"]
 
@@ -57,9 +57,13 @@ def _spatial_rank(node: ir.Node) -> int:
     value = node.inputs[0]
     shape = static_shape(value) if value is not None else None
     if shape is None:
-        raise _refuse(node, "the shape of its input is not known; export with fixed dimensions apart from the batch")
+        raise _refuse(
+            node, "the shape of its input is not known; export with fixed dimensions apart from the batch"
+        )
     if len(shape) not in (3, 4):
-        raise _refuse(node, f"its input has {len(shape)} dimensions; 1-D and 2-D layers (3 and 4) are supported")
+        raise _refuse(
+            node, f"its input has {len(shape)} dimensions; 1-D and 2-D layers (3 and 4) are supported"
+        )
     if any(d is None for d in shape[1:]):
         raise _refuse(node, f"its input has free dimensions {shape}; only the batch may be free")
     return len(shape) - 2
@@ -101,7 +105,9 @@ def _dense(node: ir.Node) -> bool:
     weights = constant(w)
     shape = static_shape(x) if x is not None else None
     if weights is None or x is None:
-        raise _refuse(node, "its right operand is not constant; products of two activations are not supported")
+        raise _refuse(
+            node, "its right operand is not constant; products of two activations are not supported"
+        )
     if weights.ndim != 2 or (shape is not None and len(shape) != 2):
         raise _refuse(node, f"operands of shapes {shape} and {weights.shape}; expected (N, K) and (K, M)")
     if node.op_type == "Gemm" and attribute(node, "transA", 0):
@@ -112,7 +118,12 @@ def _dense(node: ir.Node) -> bool:
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     if len(node.inputs) > 2 and node.inputs[2] is not None and bias is None:
         raise _refuse(node, "its bias is not constant")
-    if node.op_type == "Gemm" and not transposed and alpha == beta == 1.0 and (bias is None or bias.ndim == 1):
+    if (
+        node.op_type == "Gemm"
+        and not transposed
+        and alpha == beta == 1.0
+        and (bias is None or bias.ndim == 1)
+    ):
         return False
     layer = node.name or ""
     new_weights = (alpha * (weights.T if transposed else weights).astype(np.float64)).astype(np.float32)
@@ -126,10 +137,14 @@ def _dense(node: ir.Node) -> bool:
     return True
 
 
-def _replace(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, object]) -> None:
+def _replace(
+    node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, object]
+) -> None:
     """Put a node in the place of another; the output keeps its name, shape and readers."""
     old = node.outputs[0]
-    new = emit(node, op_type, inputs, attributes, name=node.name or op_type, output="replacement", dtype=old.dtype)
+    new = emit(
+        node, op_type, inputs, attributes, name=node.name or op_type, output="replacement", dtype=old.dtype
+    )
     new.shape = old.shape
     name = old.name
     replace_value(old, new)
@@ -327,7 +342,9 @@ class CanonicalisePass(ir.passes.InPlacePass):
         """Refuse models that are not single-input float32 classifiers."""
         if len(model.graph.inputs) != 1:
             names = ", ".join(str(v.name) for v in model.graph.inputs)
-            raise ModelError(f"the model has {len(model.graph.inputs)} inputs ({names}), expected one: the image")
+            raise ModelError(
+                f"the model has {len(model.graph.inputs)} inputs ({names}), expected one: the image"
+            )
         pixels = model.graph.inputs[0]
         if pixels.dtype != ir.DataType.FLOAT:
             raise ModelError(

@@ -35,7 +35,9 @@ class CheckPass(ir.passes.InPlacePass):
             raise ModelError(f"the artifact holds operators outside ai.onnx: {', '.join(foreign)}")
         pixels = model.graph.inputs[0]
         if len(model.graph.inputs) != 1 or pixels.dtype not in (ir.DataType.UINT8, ir.DataType.FLOAT):
-            raise ModelError(f"the artifact's input is {pixels.dtype}, expected one input of uint8 or float32")
+            raise ModelError(
+                f"the artifact's input is {pixels.dtype}, expected one input of uint8 or float32"
+            )
         try:
             onnx.checker.check_model(ir.to_proto(model), full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["CorrectBiasPass"]
 
 
-def _channel_means(model: ir.Model, names: list[str], images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
+def _channel_means(
+    model: ir.Model, names: list[str], images: NDArray[np.uint8]
+) -> dict[str, NDArray[np.float64]]:
     """Return the mean of each named value over images and positions, per channel, in float64."""
     scale = float(model.metadata_props[INPUT_SCALE])
     sums: dict[str, NDArray[np.float64]] = {}

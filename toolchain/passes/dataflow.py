@@ -15,13 +15,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from ...errors import UnsupportedError
 from ..graph import constant, real_consumers
 from .canonicalise import tail_nodes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["ACTIVATIONS", "CORE_OPS", "MOVES", "Dataflow", "activation_limits"]
 
@@ -67,12 +70,17 @@ class Dataflow:
     @cached_property
     def body(self) -> list[ir.Node]:
         """Nodes up to the logits, in graph order; not the quantisers of weights and activations."""
-        return [node for node in self.model.graph if node not in self.tail and node.op_type not in _QUANTISERS]
+        return [
+            node for node in self.model.graph if node not in self.tail and node.op_type not in _QUANTISERS
+        ]
 
     @cached_property
     def values(self) -> list[ir.Value]:
         """The input and every value that a body node makes."""
-        return [self.model.graph.inputs[0], *(v for node in self.body for v in node.outputs if v.uses() or v.is_graph_output())]
+        return [
+            self.model.graph.inputs[0],
+            *(v for node in self.body for v in node.outputs if v.uses() or v.is_graph_output()),
+        ]
 
     def leaves(self, value: ir.Value) -> bool:
         """Tell whether `value` is read by nothing but the tail and the outputs."""
@@ -85,14 +93,22 @@ class Dataflow:
 
         Empty where the last layer is not a core layer: then codes are dequantised at the end.
         """
-        ends = [value for value in self.values if value.is_graph_output() or any(r in self.tail for r in real_consumers(value))]
+        ends = [
+            value
+            for value in self.values
+            if value.is_graph_output() or any(r in self.tail for r in real_consumers(value))
+        ]
         if len(ends) != 1:
             names = ", ".join(str(v.name) for v in ends)
             raise UnsupportedError(f"the model has {len(ends)} results ({names}), expected one: the logits")
         chain = [ends[0]]
         if not self.leaves(ends[0]):
             return []
-        while (node := chain[0].producer()) is not None and node.op_type in _RESHAPES and node.inputs[0] is not None:
+        while (
+            (node := chain[0].producer()) is not None
+            and node.op_type in _RESHAPES
+            and node.inputs[0] is not None
+        ):
             source = node.inputs[0]
             if source.is_graph_output() or len(real_consumers(source)) != 1:
                 break
@@ -118,7 +134,9 @@ class Dataflow:
         found = {self.model.graph.inputs[0]: 1.0}
         for node in self.body:
             inputs = [v for v in node.inputs if v is not None and constant(v) is None]
-            if node.op_type in MOVES | ACTIVATIONS | {"AveragePool", "GlobalAveragePool"} and all(v in found for v in inputs):
+            if node.op_type in MOVES | ACTIVATIONS | {"AveragePool", "GlobalAveragePool"} and all(
+                v in found for v in inputs
+            ):
                 bound = max(found[v] for v in inputs)
             elif node.op_type in ACTIVATIONS:
                 bound = float("inf")
@@ -177,7 +195,12 @@ class Dataflow:
                 continue
             producer = source.producer()
             alone = not source.is_graph_output() and len(real_consumers(source)) == 1
-            if producer is None or producer.op_type not in CORE_OPS or not alone or self.signed(node.outputs[0]):
+            if (
+                producer is None
+                or producer.op_type not in CORE_OPS
+                or not alone
+                or self.signed(node.outputs[0])
+            ):
                 continue
             lower, upper = activation_limits(node)
             bounds = [self.upper_bounds.get(v, float("inf")) for v in self.members(node.outputs[0])]
@@ -199,7 +222,9 @@ class Dataflow:
         found = []
         for value in self.values:
             readers = real_consumers(value)
-            if value in logits or (readers and not value.is_graph_output() and all(self.raw_use(value, r) for r in readers)):
+            if value in logits or (
+                readers and not value.is_graph_output() and all(self.raw_use(value, r) for r in readers)
+            ):
                 continue
             found.append(value)
         return found

@@ -116,7 +116,10 @@ def _batch_norm_node(anchor: ir.Node, value: ir.Value, affine: Affine) -> ir.Val
         "zero": zeros,
         "one": zeros + 1,
     }
-    inputs = [value, *(add_initializer(graph, f"{layer}.{name}", array) for name, array in parameters.items())]
+    inputs = [
+        value,
+        *(add_initializer(graph, f"{layer}.{name}", array) for name, array in parameters.items()),
+    ]
     return emit(
         anchor, "BatchNormalization", inputs, {"epsilon": 0.0}, name=layer, output=f"{layer}.merged",
         dtype=ir.DataType.FLOAT,

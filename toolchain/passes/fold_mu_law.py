@@ -41,7 +41,8 @@ def mu_law(weights: NDArray[np.floating], mu: float, domain: str = "literal") ->
     w = weights.astype(np.float64)
     peak = 1.0 if domain == "literal" else float(np.abs(w).max(initial=0.0)) or 1.0
     mapped = np.sign(w) * np.log1p(mu * np.abs(w / peak)) / np.log1p(mu)
-    return (peak * mapped).astype(np.float32)
+    rounded: NDArray[np.float32] = (peak * mapped).astype(np.float32)
+    return rounded
 
 
 def _operands(node: ir.Node, op_type: str) -> tuple[ir.Value | None, ir.Value | None]:
@@ -92,7 +93,7 @@ def _evaluate(value: ir.Value, nodes: list[ir.Node], leaves: list[ir.Value]) -> 
     wanted = set(nodes)
     ordered = [ir.to_proto(node) for node in value.producer().graph if node in wanted]  # type: ignore[union-attr]
     arrays = [onnx.numpy_helper.from_array(leaf.const_value.numpy(), leaf.name) for leaf in leaves]  # type: ignore[union-attr]
-    output = onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, None)
+    output = onnx.helper.make_tensor_value_info(str(value.name), onnx.TensorProto.FLOAT, None)
     graph = onnx.helper.make_graph(ordered, "mu_law", [], [output], arrays)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
     (result,) = ReferenceEvaluator(model).run(None, {})
@@ -129,7 +130,9 @@ class FoldMuLawPass(ir.passes.InPlacePass):
         known = [node.name or "" for node in layers_with_weights(model)]
         for name in self.mu_law:
             if name not in known:
-                raise RecipeError(f"mu_law: no layer '{name}'; the layers with weights are {', '.join(known)}")
+                raise RecipeError(
+                    f"mu_law: no layer '{name}'; the layers with weights are {', '.join(known)}"
+                )
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fold every map that is found, then apply those that the recipe asks for."""

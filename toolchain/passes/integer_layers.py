@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BIAS_LIMIT", "BUILDERS", "Codes", "Context", "Integers", "codes_behind", "window_attributes", "weight_codes"]
+__all__ = [
+    "BIAS_LIMIT",
+    "BUILDERS",
+    "Codes",
+    "Context",
+    "Integers",
+    "codes_behind",
+    "weight_codes",
+    "window_attributes",
+]
 
 BIAS_LIMIT = 1 << 22
 """Largest |integer bias| that a small scale may cause before the scale gets a floor."""
@@ -83,10 +92,14 @@ def _operand(node: ir.Node, index: int = 0) -> Codes:
 def weight_codes(node: ir.Node) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Return (codes, step) of a layer whose weights are dequantised in the graph."""
     source = node.inputs[1].producer() if node.inputs[1] is not None else None
-    codes = constant(source.inputs[0]) if source is not None and source.op_type == "DequantizeLinear" else None
+    codes = (
+        constant(source.inputs[0]) if source is not None and source.op_type == "DequantizeLinear" else None
+    )
     step = constant(source.inputs[1]) if source is not None else None
     if codes is None or step is None or codes.dtype != np.int8:
-        raise UnsupportedError(f"layer '{node.name}': its weights are not int8 codes behind a DequantizeLinear")
+        raise UnsupportedError(
+            f"layer '{node.name}': its weights are not int8 codes behind a DequantizeLinear"
+        )
     return codes, step.astype(np.float32)
 
 
@@ -108,7 +121,9 @@ def stored_weights(
     narrow = np.abs(codes.astype(np.int16)).max(initial=0) <= _SATURATING
     stored = codes if narrow else (codes.astype(np.int16) + 128).astype(np.uint8)
     zero = np.zeros(shape, np.int8) if narrow else np.full(shape, 128, np.uint8)
-    return add_initializer(graph, f"{layer}.codes", stored), add_initializer(graph, f"{layer}.codes_zero_point", zero)
+    return add_initializer(graph, f"{layer}.codes", stored), add_initializer(
+        graph, f"{layer}.codes_zero_point", zero
+    )
 
 
 def integer_bias(
@@ -180,7 +195,12 @@ def _gemm(node: ir.Node, context: Context) -> Integers:
 def _add_bias(node: ir.Node, acc: ir.Value, bias: NDArray[np.int32], layer: str) -> ir.Value:
     value = add_initializer(graph_of(node), f"{layer}.bias_codes", bias)
     return emit(
-        node, "Add", [acc, value], name=f"{layer}.bias", output=f"{layer}.accumulator", dtype=ir.DataType.INT32
+        node,
+        "Add",
+        [acc, value],
+        name=f"{layer}.bias",
+        output=f"{layer}.accumulator",
+        dtype=ir.DataType.INT32,
     )
 
 

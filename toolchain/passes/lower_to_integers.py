@@ -53,16 +53,16 @@ def _check_pow2(node: ir.Node, multiplier: NDArray[np.float32], context: Context
         )
 
 
-def _scaled(anchor: ir.Node, integers: Integers, multiplier: NDArray[np.float32], name: str, output: str) -> ir.Value:
+def _scaled(
+    anchor: ir.Node, integers: Integers, multiplier: NDArray[np.float32], name: str, output: str
+) -> ir.Value:
     """Emit `float32(acc) * multiplier`."""
     real = emit(
         anchor, "Cast", [integers.value], {"to": int(ir.DataType.FLOAT)}, name=f"{name}.to_float",
         output=f"{name}.float", dtype=ir.DataType.FLOAT,
     )  # fmt: skip
     factor = add_initializer(graph_of(anchor), f"{name}.multiplier", multiplier)
-    return emit(
-        anchor, "Mul", [real, factor], name=f"{name}.rescale", output=output, dtype=ir.DataType.FLOAT
-    )
+    return emit(anchor, "Mul", [real, factor], name=f"{name}.rescale", output=output, dtype=ir.DataType.FLOAT)
 
 
 def _requantised(
@@ -234,7 +234,9 @@ class LowerToIntegersPass(ir.passes.InPlacePass):
         source, old = quantise.inputs[0], quantise.outputs[0]
         scale, zero_point = constant(quantise.inputs[1]), constant(quantise.inputs[2])
         if source is None or scale is None or zero_point is None:
-            raise UnsupportedError(f"node '{quantise.name}' (QuantizeLinear): its scale or zero point is not constant")
+            raise UnsupportedError(
+                f"node '{quantise.name}' (QuantizeLinear): its scale or zero point is not constant"
+            )
         target = Codes(old, np.float32(scale.reshape(())), int(zero_point.reshape(())))
         producer = source.producer()
         if producer is None:
@@ -277,8 +279,16 @@ class LowerToIntegersPass(ir.passes.InPlacePass):
         """Raise if a float layer was left behind."""
         tail = tail_nodes(model)
         for node in model.graph:
-            if node not in tail and node.op_type in ("Conv", "Gemm", "MatMul", "AveragePool", "BatchNormalization"):
-                raise UnsupportedError(f"node '{node.name}' ({node.op_type}): could not be lowered to integers")
+            if node not in tail and node.op_type in (
+                "Conv",
+                "Gemm",
+                "MatMul",
+                "AveragePool",
+                "BatchNormalization",
+            ):
+                raise UnsupportedError(
+                    f"node '{node.name}' ({node.op_type}): could not be lowered to integers"
+                )
 
 
 def _take_codes(model: ir.Model, pixels: ir.Value, codes: ir.Value) -> None:
@@ -310,7 +320,13 @@ def _lower_logits(chain: list[ir.Value], context: Context) -> None:
         operands = [reshaped, *node.inputs[1:]]
         attributes = {key: attr.value for key, attr in node.attributes.items()}
         reshaped = emit(
-            node, node.op_type, operands, attributes, name=node.name or name, output=name, dtype=ir.DataType.INT32
+            node,
+            node.op_type,
+            operands,
+            attributes,
+            name=node.name or name,
+            output=name,
+            dtype=ir.DataType.INT32,
         )
         reshaped.shape = value.shape
     last = chain[-1]

@@ -55,7 +55,9 @@ class QuantiseWeightsPass(ir.passes.InPlacePass):
         known = [node.name or "" for node in weighted_nodes(model)]
         for name in self.recipe.layers:
             if name not in known:
-                raise RecipeError(f"layers: no layer '{name}'; the layers with weights are {', '.join(known)}")
+                raise RecipeError(
+                    f"layers: no layer '{name}'; the layers with weights are {', '.join(known)}"
+                )
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Quantise layer by layer."""

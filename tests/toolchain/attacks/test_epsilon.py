@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+
 from ohmfold.errors import RecipeError
 from ohmfold.toolchain.attacks.epsilon import distances, parse_epsilon, project
 

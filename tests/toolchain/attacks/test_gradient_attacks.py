@@ -7,12 +7,13 @@ import pytest
 import torch
 from cleverhans.torch.attacks.fast_gradient_method import fast_gradient_method
 from cleverhans.torch.attacks.projected_gradient_descent import projected_gradient_descent
+from torch import nn
+
 from ohmfold.errors import DataError, RecipeError
 from ohmfold.toolchain.attacks import BIM, FGSM, PGD, Problem, UniformNoise, evaluate
 from ohmfold.toolchain.emulator import Emulator
 from ohmfold.toolchain.program import Dense, Program, Reshape, Scale, TensorSpec
 from ohmfold.toolchain.twin import Twin
-from torch import nn
 
 SHAPE = (1, 4, 4)
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+
 from ohmfold.errors import DataError, OutputError
 from ohmfold.toolchain.attacks import AttackResult, load_adversarial, save_adversarial
 

@@ -81,7 +81,7 @@ def test_wide_weights_are_stored_so_that_no_kernel_saturates():
     arrays = conv_relu_arrays()
     narrow = compiled(CONV_RELU, recipe=ohmfold.Recipe(weight_bits=7), **arrays)
     wide = compiled(CONV_RELU, recipe=ohmfold.Recipe(weight_bits=8), **arrays)
-    dtype = {name: ir.DataType.INT8 for name in ("c1.codes", "c2.codes", "fc.codes")}
+    dtype = dict.fromkeys(("c1.codes", "c2.codes", "fc.codes"), ir.DataType.INT8)
     assert {n: narrow.model.graph.initializers[n].dtype for n in dtype} == dtype
     assert all(wide.model.graph.initializers[n].dtype == ir.DataType.UINT8 for n in dtype)
     assert (wide.model.graph.initializers["c1.codes_zero_point"].const_value.numpy() == 128).all()
@@ -168,7 +168,7 @@ def test_power_of_two_mode_leaves_only_powers_of_two():
 
 def test_power_of_two_mode_refuses_what_it_cannot_keep():
     recipe = ohmfold.Recipe(scales="pow2")
-    with pytest.raises(UnsupportedError, match="BatchNormalization.*powers of two"):
+    with pytest.raises(UnsupportedError, match=r"BatchNormalization.*powers of two"):
         compiled(ADD, recipe=recipe, **add_arrays([1.0, 0.7]))
 
 
@@ -183,13 +183,17 @@ def test_float32_input_puts_a_quantiser_at_the_entry():
 
 
 def test_a_float_tail_is_kept():
-    text = CONV_RELU.replace("logits = Gemm(f, fc__weight)", "z = Gemm(f, fc__weight) logits = Softmax<axis=1>(z)")
+    text = CONV_RELU.replace(
+        "logits = Gemm(f, fc__weight)", "z = Gemm(f, fc__weight) logits = Softmax<axis=1>(z)"
+    )
     artifact = compiled(text, **conv_relu_arrays())
     assert artifact.model.graph[-1].op_type == "Softmax"
     assert artifact.program.logits == "z"
     emulator = ohmfold.Emulator(artifact)
     probabilities = emulator.run({"pixels": IMAGES})["logits"]
-    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)  # Softmax is rounded: float32 sums of exponentials
+    assert np.allclose(
+        probabilities.sum(axis=1), 1, atol=1e-5
+    )  # Softmax is rounded: float32 sums of exponentials
     assert np.array_equal(emulator(IMAGES).argmax(axis=1), probabilities.argmax(axis=1))
 
 
@@ -212,7 +216,9 @@ def test_an_accumulator_that_could_leave_int32_is_refused_with_layer_and_channel
     w = np.ones((70000, 2), np.float32)
     w[:, 0] = 0.01
     with pytest.raises(RangeError, match=r"layer 'fc': the accumulator of channel 1 can reach 22669500"):
-        compiled(text, images=np.zeros((1, 70000), np.uint8), recipe=ohmfold.Recipe(weight_bits=8), fc__weight=w)
+        compiled(
+            text, images=np.zeros((1, 70000), np.uint8), recipe=ohmfold.Recipe(weight_bits=8), fc__weight=w
+        )
 
 
 def test_layers_past_two_to_the_24_are_named_in_the_report():
@@ -254,7 +260,7 @@ def test_the_report_of_activations_is_json_by_value_name():
 def test_bias_correction_brings_the_mean_output_back():
     arrays = conv_relu_arrays()
     model = parsed(CONV_RELU, **arrays)
-    from small_models import run_float  # noqa: PLC0415
+    from small_models import run_float
 
     wanted = run_float(model, pixels=IMAGES.astype(np.float32) / np.float32(255)).mean(axis=0)
     errors = {}

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from small_models import parsed
 from torch import nn
 
 from ohmfold.errors import ModelError, RecipeError, UnsupportedError
@@ -14,7 +15,6 @@ from ohmfold.models.mu_law import apply_mu_law
 from ohmfold.toolchain.graph import constant
 from ohmfold.toolchain.passes import FoldMuLawPass, NameLayersPass, apply
 from ohmfold.toolchain.passes.fold_mu_law import mu_law
-from small_models import parsed
 
 
 def weights_of(model, layer):
@@ -88,10 +88,13 @@ def test_a_logarithm_that_is_not_the_mu_law_is_refused():
         s = Sign(fc__weight) a = Abs(fc__weight) m = Mul(a, mu) p = Add(m, one) l = Log(p) w = Mul(s, l)
         logits = MatMul(pixels, w) }"""
     model = parsed(
-        text, fc__weight=np.array([[0.5, -0.5], [0.1, 0.2]], np.float32), mu=np.float32(255), one=np.float32(1)
+        text,
+        fc__weight=np.array([[0.5, -0.5], [0.1, 0.2]], np.float32),
+        mu=np.float32(255),
+        one=np.float32(1),
     )
     apply(NameLayersPass(), model)
-    with pytest.raises(UnsupportedError, match="not Eq. 3a"):
+    with pytest.raises(UnsupportedError, match=r"not Eq\. 3a"):
         apply(FoldMuLawPass(), model)
 
 

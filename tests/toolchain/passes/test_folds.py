@@ -126,14 +126,18 @@ def test_normalisation_with_several_means_pads_each_channel_with_its_own_code():
     fills = [round(255 * float(constant(n.inputs[2]))) for n in model.graph if n.op_type == "Pad"]
     assert fills == [124, 116, 104]
     # away from the border nothing but float32 rounding may differ
-    assert np.allclose(run_float(model, pixels=pixels_of(codes))[:, :, 1:-1, 1:-1], inside, rtol=1e-4, atol=1e-4)
+    assert np.allclose(
+        run_float(model, pixels=pixels_of(codes))[:, :, 1:-1, 1:-1], inside, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_power_of_two_mode_puts_256_over_255_into_the_first_weights():
     w = weights(1, 1, 3, 3)
     model = parsed("g (float[n,1,4,4] pixels) => (float[n,1,2,2] logits) { logits = Conv(pixels, w) }", w=w)
     folded(model, FoldNormalisationPass(power_of_two=True))
-    assert np.array_equal(constant(model.graph[0].inputs[1]), (w.astype(np.float64) * 256 / 255).astype(np.float32))
+    assert np.array_equal(
+        constant(model.graph[0].inputs[1]), (w.astype(np.float64) * 256 / 255).astype(np.float32)
+    )
 
 
 def test_zero_padding_moves_into_the_convolutions_that_read_it():
@@ -151,7 +155,11 @@ def test_zero_padding_moves_into_the_convolutions_that_read_it():
     ("body", "arrays", "words"),
     [
         ("y = Conv(pixels, w) logits = Erf(y)", {}, "node .*Erf.*: not supported; supported are Add"),
-        ('p = Pad<mode="reflect">(pixels, a) logits = Conv(p, w)', {"a": np.array([0, 0, 1, 1, 0, 0, 1, 1])}, "reflect"),
+        (
+            'p = Pad<mode="reflect">(pixels, a) logits = Conv(p, w)',
+            {"a": np.array([0, 0, 1, 1, 0, 0, 1, 1])},
+            "reflect",
+        ),
         ("y = Conv(pixels, w) logits = Mul(y, y)", {}, "constant operand"),
         ("y = Conv(pixels, w) z = GlobalAveragePool(y) logits = Add(y, z)", {}, "equal"),
         ("y = Conv(pixels, w) logits = ReduceMean(y, a)", {"a": np.array([1])}, "all spatial axes"),
