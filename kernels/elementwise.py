@@ -1,4 +1,4 @@
-"""Element-wise kernels on codes: the weighted sum of a residual addition, and the 256-entry table."""
+"""Element-wise kernels on codes: sums of two tensors, by multipliers or by a table, and the 256-entry table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["look_up", "weighted_sum"]
+__all__ = ["look_up", "look_up_pairs", "weighted_sum"]
 
 
 @kernel
@@ -25,10 +25,17 @@ def _add_weighted(x: Any, flip: Any, zero_point: Any, multiplier: Any, out: Any)
 
 
 @kernel
-def _look_up(x: Any, table: Any, out: Any) -> None:
-    """`out = table[x]`."""
+def _look_up(x: Any, flip: Any, table: Any, out: Any) -> None:
+    """`out = table[x - lowest]`."""
     for i in range(x.shape[0]):
-        out[i] = table[x[i]]
+        out[i] = table[x[i] ^ flip]
+
+
+@kernel
+def _look_up_pairs(a: Any, b: Any, flip: Any, table: Any, out: Any) -> None:
+    """`out = table[256 * (a - lowest) + (b - lowest)]`."""
+    for i in range(a.shape[0]):
+        out[i] = table[(np.int64(a[i] ^ flip) << 8) | np.int64(b[i] ^ flip)]
 
 
 def weighted_sum(
@@ -57,17 +64,37 @@ def weighted_sum(
     return out
 
 
-def look_up(x: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`table[x]` for uint8 codes of any shape and a table of 256 uint8 codes.
+def look_up(x: NDArray[Any], table: NDArray[Any]) -> NDArray[Any]:
+    """`table[x - lowest]` for codes of any shape and a table of 256 codes of the same type.
 
     Raises:
-        TypeError: An array is not uint8.
+        TypeError: The codes are neither uint8 nor int8, or the table is of another type.
         ValueError: The table does not have 256 entries.
     """
-    if x.dtype != np.uint8 or table.dtype != np.uint8:
-        raise TypeError(f"a table maps uint8 to uint8, not {x.dtype} to {table.dtype}")
+    if x.dtype != table.dtype:
+        raise TypeError(f"a table maps codes to codes of one type, not {x.dtype} to {table.dtype}")
     if table.shape != (256,):
         raise ValueError(f"a table has 256 entries, not shape {table.shape}")
+    data, flip, _ = unsigned_view(x, 0)
     out = np.empty(x.shape, np.uint8)
-    _look_up(np.ascontiguousarray(x).reshape(-1), np.ascontiguousarray(table), out.reshape(-1))
-    return out
+    _look_up(data.reshape(-1), flip, np.ascontiguousarray(table).view(np.uint8), out.reshape(-1))
+    return out.view(x.dtype)
+
+
+def look_up_pairs(a: NDArray[Any], b: NDArray[Any], table: NDArray[Any]) -> NDArray[Any]:
+    """`table[a - lowest, b - lowest]` for two tensors of codes of one shape and type.
+
+    Raises:
+        TypeError: The codes are neither uint8 nor int8, or the three types differ.
+        ValueError: The shapes differ, or the table is not `(256, 256)`.
+    """
+    if not a.dtype == b.dtype == table.dtype:
+        raise TypeError(f"a table of pairs takes codes of one type, not {a.dtype}, {b.dtype}, {table.dtype}")
+    if a.shape != b.shape or table.shape != (256, 256):
+        raise ValueError(f"found codes of shapes {a.shape} and {b.shape} and a table of {table.shape}")
+    first, flip, _ = unsigned_view(a, 0)
+    second, _, _ = unsigned_view(b, 0)
+    entries = np.ascontiguousarray(table).view(np.uint8).reshape(-1)
+    out = np.empty(a.shape, np.uint8)
+    _look_up_pairs(first.reshape(-1), second.reshape(-1), flip, entries, out.reshape(-1))
+    return out.view(a.dtype)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelError, UnsupportedError
+from ..kernels.average import average_pool
 from ..kernels.conv import Convolution
 from ..kernels.dense import Dense as DenseKernel
-from ..kernels.elementwise import look_up, weighted_sum
+from ..kernels.elementwise import look_up, look_up_pairs, weighted_sum
 from ..kernels.pooling import max_pool, spatial_sum
 from ..kernels.requantise import requantise
 from . import program as p
@@ -151,6 +152,28 @@ def _max_pool(layer: p.MaxPool) -> Runner:
     return _simple(layer, lambda x: max_pool(x, *settings, ceil_mode=layer.ceil_mode))
 
 
+def _average_pool(layer: p.AveragePool) -> Runner:
+    def run(x: NDArray[Any]) -> NDArray[Any]:
+        return average_pool(
+            x,
+            layer.kernel,
+            layer.strides,
+            layer.pads,
+            ceil_mode=layer.ceil_mode,
+            count_include_pad=layer.count_include_pad,
+            input_scale=layer.input_scale,
+            input_zero_point=layer.input_zero_point,
+            output_scale=layer.output_scale,
+            output_zero_point=layer.output_zero_point,
+        )
+
+    return _simple(layer, run)
+
+
+def _quantised_add(layer: p.QuantisedAdd) -> Runner:
+    return _simple(layer, lambda a, b: look_up_pairs(a, b, layer.table))
+
+
 def _table(layer: p.Table) -> Runner:
     return _simple(layer, lambda x: look_up(x, layer.table))
 
@@ -208,6 +231,7 @@ def _operator(layer: p.Operator) -> Runner:
 
 
 _MAKERS: dict[type[p.Layer], Callable[[Any], Runner]] = {
+    p.AveragePool: _average_pool,
     p.Concat: _concat,
     p.Conv: _conv,
     p.Dense: _dense,
@@ -217,6 +241,7 @@ _MAKERS: dict[type[p.Layer], Callable[[Any], Runner]] = {
     p.Operator: _operator,
     p.Pad: _pad,
     p.Quantise: _quantise,
+    p.QuantisedAdd: _quantised_add,
     p.Requantise: _requantise,
     p.Reshape: _reshape,
     p.Scale: _scale,
@@ -241,6 +266,7 @@ def _operator_keeps_samples(layer: p.Operator) -> bool:
 
 # For each kind of layer, whether sample i of its outputs depends on sample i of its inputs alone.
 _KEEPS_SAMPLES: dict[type[p.Layer], Callable[[Any], bool]] = {
+    p.AveragePool: _always,
     p.Concat: lambda layer: layer.axis > 0,
     p.Conv: _always,
     p.Dense: _always,
@@ -249,6 +275,7 @@ _KEEPS_SAMPLES: dict[type[p.Layer], Callable[[Any], bool]] = {
     p.Operator: _operator_keeps_samples,
     p.Pad: lambda layer: layer.pads[0] == layer.pads[len(layer.pads) // 2] == 0,
     p.Quantise: lambda layer: layer.scale.size == layer.zero_point.size == 1,
+    p.QuantisedAdd: _always,
     p.Requantise: _always,
     p.Reshape: lambda layer: layer.shape[:1] == (-1,) or (layer.shape[:1] == (0,) and not layer.allow_zero),
     p.Scale: _always,

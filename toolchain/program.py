@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "AveragePool",
     "Concat",
     "Conv",
     "Dense",
@@ -41,6 +42,7 @@ __all__ = [
     "Pad",
     "Program",
     "Quantise",
+    "QuantisedAdd",
     "Requantisation",
     "Requantise",
     "Reshape",
@@ -235,14 +237,64 @@ class MaxPool(Layer):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Table(Layer):
-    """`y = table[x]` for uint8 codes: any element-wise function (LeakyReLU, Clip, a change of scale).
+class AveragePool(Layer):
+    """Average over windows in float32, as onnxruntime's QLinearAveragePool computes it (models made by others).
+
+        d = input_scale * float32(x - input_zero_point)
+        f = (sum of d over the window, row by row, one float32 addition after another) / count
+        y = saturate(rint(f / output_scale + output_zero_point))
 
     Attributes:
-        table: uint8 `(256,)`.
+        count_include_pad: Whether `count` is the size of the window, or else the number of its positions
+            that lie inside the map.
+        dtype: uint8 or int8, of the codes on both sides.
     """
 
-    table: NDArray[np.uint8]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    ceil_mode: bool
+    count_include_pad: bool
+    input_scale: np.float32
+    input_zero_point: int
+    output_scale: np.float32
+    output_zero_point: int
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QuantisedAdd(Layer):
+    """Sum of two tensors of codes in float32, as onnxruntime's QLinearAdd computes it (models made by others).
+
+        m_i   = float32(scale_i / output_scale)
+        fixed = output_zero_point - fma(m_0, z_0, m_1 * z_1)
+        y     = saturate(rint(fma(x_0, m_0, fma(x_1, m_1, fixed))))
+
+    where `fma(a, b, c)` is a * b + c rounded once: the arithmetic of x86 processors with AVX2. Two codes have
+    65,536 pairs, and the table holds the result of each. (The additions that our compiler writes are
+    `WeightedSum`, which needs no float.)
+
+    Attributes:
+        multipliers: float32 m_0 and m_1.
+        zero_points: z_0 and z_1.
+        table: `(256, 256)`, `y = table[x_0 - lowest, x_1 - lowest]`, of the codes' type.
+    """
+
+    multipliers: tuple[np.float32, np.float32]
+    zero_points: tuple[int, int]
+    output_zero_point: int
+    table: NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Table(Layer):
+    """`y = table[x - lowest]` on codes: any element-wise function (LeakyReLU, Clip, a change of scale).
+
+    Attributes:
+        table: `(256,)`, uint8 or int8 as the codes on both sides are; `lowest` is the lowest code.
+    """
+
+    table: NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

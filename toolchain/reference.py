@@ -7,6 +7,7 @@ accumulators that leave int32 instead of wrapping.
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -197,7 +198,46 @@ def _max_pool(layer: p.MaxPool, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
 
 
 def _table(layer: p.Table, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
-    return (layer.table[inputs[0]],)
+    return (layer.table[inputs[0].astype(np.int64) - np.iinfo(inputs[0].dtype).min],)
+
+
+def _average_pool(layer: p.AveragePool, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+    x = inputs[0]
+    real = layer.input_scale * (x.astype(np.int64) - layer.input_zero_point).astype(np.float32)
+    settings = (layer.kernel, layer.strides, layer.pads, (1,) * len(layer.kernel))
+    windows = _windows(real, 0, *settings, ceil_mode=layer.ceil_mode)
+    inside = _windows(np.ones_like(real[:1, :1]), 0, *settings, ceil_mode=layer.ceil_mode)
+    taps = windows.reshape(*windows.shape[: x.ndim], -1)
+    total = np.zeros(taps.shape[:-1], np.float32)
+    for tap in range(taps.shape[-1]):
+        total = total + taps[..., tap]
+    axes = tuple(range(x.ndim, windows.ndim))
+    count = np.float32(taps.shape[-1]) if layer.count_include_pad else inside.sum(axis=axes)
+    average = total / count / layer.output_scale + np.float32(layer.output_zero_point)
+    limits = np.iinfo(layer.dtype)
+    return (np.clip(np.rint(average), limits.min, limits.max).astype(layer.dtype),)
+
+
+def _nearest_float32(number: Fraction) -> np.float32:
+    """The float32 nearest to an exact number, ties to the even significand."""
+    guess = np.float32(float(number))
+    around = (np.nextafter(guess, np.float32(-np.inf)), guess, np.nextafter(guess, np.float32(np.inf)))
+    return min(around, key=lambda x: (abs(Fraction(float(x)) - number), int(x.view(np.int32)) & 1))
+
+
+def _fused(a: float, b: float, c: float) -> np.float32:
+    """`a * b + c`, rounded once."""
+    return _nearest_float32(Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c)))
+
+
+def _quantised_add(layer: p.QuantisedAdd, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+    (m_a, m_b), (z_a, z_b) = layer.multipliers, layer.zero_points
+    fixed = np.float32(layer.output_zero_point) - _fused(m_a, z_a, m_b * np.float32(z_b))
+    pairs, places = np.unique(np.stack([x.reshape(-1) for x in inputs]), axis=1, return_inverse=True)
+    sums = np.array([_fused(a, m_a, _fused(b, m_b, fixed)) for a, b in pairs.T], np.float32)
+    limits = np.iinfo(layer.table.dtype)
+    codes = np.clip(np.rint(sums), limits.min, limits.max).astype(layer.table.dtype)
+    return (codes[places.reshape(-1)].reshape(inputs[0].shape),)
 
 
 def _pad(layer: p.Pad, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -246,6 +286,7 @@ def _operator(layer: p.Operator, inputs: tuple[Array, ...]) -> tuple[Array, ...]
 
 
 _LAYERS: dict[type[p.Layer], LayerFunction] = {
+    p.AveragePool: _average_pool,
     p.Concat: _concat,
     p.Conv: _conv,
     p.Dense: _dense,
@@ -255,6 +296,7 @@ _LAYERS: dict[type[p.Layer], LayerFunction] = {
     p.Operator: _operator,
     p.Pad: _pad,
     p.Quantise: _quantise,
+    p.QuantisedAdd: _quantised_add,
     p.Requantise: _requantise,
     p.Reshape: _reshape,
     p.Scale: _scale,

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import DataError
 
 __all__ = [
+    "WORST_CASE",
     "AccuracyRow",
     "ArtifactRecord",
     "AttackRow",
@@ -26,6 +27,8 @@ __all__ = [
 
 SCHEMA: Final = 1
 RECORD_NAME = "run.json"
+WORST_CASE = "worst case"
+"""Name of the `AttackRow` that counts an image only if it withstands every attack of its variant."""
 _LARGEST_RECORD = 64 << 20
 
 Count = Annotated[int, Field(ge=0)]

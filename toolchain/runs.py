@@ -25,6 +25,7 @@ from ..models.datasets import resolve_dataset
 from .artifact import library_versions, write_atomically
 from .attacks import worst_case
 from .run_record import (
+    WORST_CASE,
     AccuracyRow,
     ArtifactRecord,
     AttackRow,
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALIBRATION_IMAGES",
-    "WORST_CASE",
     "accuracy_row",
     "as_input",
     "attack_row",
@@ -72,9 +72,6 @@ __all__ = [
 
 CALIBRATION_IMAGES = 512
 """How many images calibrate, where nothing else is asked for."""
-
-WORST_CASE = "worst case"
-"""Name of the row that counts what withstood all attacks."""
 
 RECORD = "run.json"
 _PERMUTATION_SEED = 0

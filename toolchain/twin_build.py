@@ -14,6 +14,7 @@ import torch
 
 from ..errors import RangeError, UnsupportedError
 from .program import (
+    AveragePool,
     Concat,
     Conv,
     Dense,
@@ -23,6 +24,7 @@ from .program import (
     Pad,
     Program,
     Quantise,
+    QuantisedAdd,
     Requantise,
     Reshape,
     Scale,
@@ -32,6 +34,7 @@ from .program import (
     Transpose,
     WeightedSum,
 )
+from .twin_foreign import AveragePoolStage, QuantisedAddStage
 from .twin_layers import (
     ConvStage,
     DenseStage,
@@ -158,12 +161,16 @@ class _Builder:
             )
 
     def table(self, layer: Table) -> Stage:
-        if self.program.tensors[layer.input].dtype != np.uint8:
-            found = self.program.tensors[layer.input].dtype
-            raise UnsupportedError(
-                f"{layer.name}: a table over {found}; the twin reads tables over uint8 codes"
-            )
+        found, expected = self.program.tensors[layer.input].dtype, layer.table.dtype
+        if found != expected:
+            raise UnsupportedError(f"{layer.name}: a table of {expected} over {found}; expected one type")
         return TableStage(layer)
+
+    def average_pool(self, layer: AveragePool) -> Stage:
+        return AveragePoolStage(layer)
+
+    def quantised_add(self, layer: QuantisedAdd) -> Stage:
+        return QuantisedAddStage(layer)
 
     def max_pool(self, layer: MaxPool) -> Stage:
         self.spatial_axes(layer, len(layer.kernel))
@@ -202,6 +209,8 @@ _BUILDERS: Mapping[type[Layer], Callable[[_Builder, Any], Stage]] = {
     Quantise: _Builder.quantise,
     Dequantise: _Builder.dequantise,
     MaxPool: _Builder.max_pool,
+    AveragePool: _Builder.average_pool,
+    QuantisedAdd: _Builder.quantised_add,
     Table: _Builder.table,
     Pad: _Builder.pad,
     Concat: _Builder.concat,

@@ -312,12 +312,13 @@ class TableStage(Stage):
 
     def __init__(self, layer: Table) -> None:
         super().__init__(layer)
+        self.lowest = int(np.iinfo(layer.table.dtype).min)
         self.register_buffer("table", _buffer(layer.table))
         self.register_buffer("slope", _buffer(np.gradient(layer.table.astype(np.float64))))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the codes."""
-        index = x.detach().long()
+        index = x.detach().long() - self.lowest
         # x - x is exactly zero: the second term carries the gradient and leaves the value alone.
         return (self.table[index] + self.slope[index] * (x - x.detach()),)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..attacks import ATTACKS
+from ..run_record import WORST_CASE
 from .words import amount, number, percent, points
 
 if TYPE_CHECKING:
@@ -131,14 +132,19 @@ def _left(record: RunRecord) -> Finding:
     answers, details = [], []
     for variant in _variants(record.attacks):
         rows = [row for row in record.attacks if row.variant == variant and row.images]
+        single = [row for row in rows if row.attack != WORST_CASE]
         bounded = [row for row in rows if row.norm != "none"]
-        for worst in sorted(bounded or rows, key=lambda row: row.correct / row.images)[:1]:
+        for worst in sorted(bounded or rows, key=lambda row: (row.correct / row.images, row in single))[:1]:
             left = percent(worst.correct, worst.images)
             radius = f"within {amount(worst.epsilon_codes, 'code')}" if bounded else "not bounded"
+            which = (
+                f"{worst.attack} ({radius}), the strongest of {amount(len(single), 'attack')}"
+                if worst in single
+                else f"all of {amount(len(single), 'attack')} ({radius})"
+            )
             answers.append(f"{variant}: {left}")
             details.append(
-                f"{variant}: {left} of {amount(worst.images, 'image')} withstand {worst.attack} ({radius}), "
-                f"the strongest of {amount(len(rows), 'attack')}; "
+                f"{variant}: {left} of {amount(worst.images, 'image')} withstand {which}; "
                 f"{percent(worst.clean_correct, worst.images)} were right before."
             )
     doubt = masking(record)
@@ -180,8 +186,22 @@ def masking(record: RunRecord) -> str | None:
     ]
     if not better:
         return None
+    unmasked = [
+        f"{row.attack} leaves {percent(row.correct, row.images)}"
+        for row in record.attacks
+        if row.variant in mapped and row.images and row.attack not in (*ATTACKS, WORST_CASE)
+        for plainly in follows_gradients
+        if plainly.variant == row.variant
+        and row.attack.startswith(f"{plainly.attack}, ")
+        and row.correct * plainly.images < plainly.correct * row.images
+    ]
+    found = f"With the mu-law map more images withstand {', '.join(better)}"
+    if unmasked:
+        return (
+            f"{found}, but {', '.join(unmasked)}: what the plain attack misses is a vanished gradient, not "
+            "robustness."
+        )
     return (
-        f"With the mu-law map more images withstand {', '.join(better)}: gradient masking is the likely "
-        "cause, and an attack on the margin or on scaled logits is needed to judge whether any of this is "
-        "robustness."
+        f"{found}: gradient masking is the likely cause, and an attack on the margin or on scaled logits is "
+        "needed to judge whether any of this is robustness."
     )
