@@ -75,7 +75,7 @@ def resolve_dataset(
 
 def available_datasets() -> list[DatasetStatus]:
     """Return what of the named sets is on this machine; reads no pixels."""
-    get_mnist = f"download it with models.download.download_mnist or point {ENVIRONMENT} to its folder"
+    get_mnist = f"ohmfold train --download fetches it; or point {ENVIRONMENT} to its folder"
     get_cifar = f"unpack CIFAR-10's binary version and point {ENVIRONMENT} to its folder"
     return [
         _sample_status(),

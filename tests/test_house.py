@@ -17,7 +17,10 @@ MAY_IMPORT = {
     "models": {"models"},
     "toolchain": {"export", "kernels", "models", "toolchain"},
 }
-FOREIGN = {"kernels": {"onnx", "onnx_ir", "onnxruntime", "torch"}, "models": {"onnx", "onnx_ir", "onnxruntime"}}
+FOREIGN = {
+    "kernels": {"onnx", "onnx_ir", "onnxruntime", "torch"},
+    "models": {"onnx", "onnx_ir", "onnxruntime"},
+}
 
 
 def modules():

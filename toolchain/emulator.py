@@ -17,10 +17,10 @@ import numpy as np
 
 from ..errors import DataError, ModelError, OhmfoldError
 from .execution import batch_prefix, prepare
-from .program import Dense, Dequantise, Program, Scale
+from .program import Dense, Program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -104,9 +104,9 @@ class Emulator:
     def predict(self, images: NDArray[Any]) -> NDArray[np.int64]:
         """The class of each image, int64 `(N,)`: the largest logit, ties to the lowest class.
 
-        Where all classes share one positive multiplier the integers decide, without float32's rounding.
+        The float32 logits decide, not the integers behind them: so does every other runtime of the artifact.
         """
-        scores = self.codes(images) if self._codes_decide() else self(images)
+        scores = self(images)
         if scores.shape[0] == 0:
             return np.zeros(0, np.int64)
         classes: NDArray[np.int64] = np.argmax(scores, axis=1).astype(np.int64, copy=False)
@@ -150,14 +150,6 @@ class Emulator:
             raise OhmfoldError("the program has no logits; use run()")
         return self.program.logits
 
-    def _codes_decide(self) -> bool:
-        """Whether the integers behind the logits are in the same order as the logits."""
-        layer = self.program.producers.get(self.program.logits or "")
-        if self.program.codes is None or layer is None or layer.inputs != (self.program.codes,):
-            return False
-        scale = _ORDER_SCALES.get(type(layer), _no_scale)(layer)
-        return scale.size > 0 and bool((scale == scale.flat[0]).all()) and float(scale.flat[0]) > 0
-
     def _tensor_names(self) -> list[str]:
         names = [spec.name for spec in self.program.inputs]
         for layer in self.program.layers:
@@ -168,6 +160,9 @@ class Emulator:
 
     def _evaluate(self, inputs: Mapping[str, NDArray[Any]], names: Collection[str]) -> Arrays:
         """Check the inputs, run the chunks and then the layers that need the whole batch."""
+        if (parts := _fixed_batches(self.program, inputs)) is not None:
+            results = [self._evaluate(part, names) for part in parts]
+            return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
         checked = _check_inputs(self.program.inputs, inputs)
         if not self._prefix:
             return self._layers(checked, 0, len(self._runners), frozenset(names))
@@ -207,20 +202,16 @@ class Emulator:
         return {name: live[name] for name in live if name in keep}
 
 
-def _no_scale(layer: Any) -> NDArray[Any]:  # noqa: ARG001
-    return np.zeros(0, np.float32)
-
-
-def _multiplier(layer: Scale) -> NDArray[Any]:
-    return layer.multiplier
-
-
-def _dequantise_scale(layer: Dequantise) -> NDArray[Any]:
-    same_zero = layer.zero_point.size == 1 or bool((layer.zero_point == layer.zero_point.flat[0]).all())
-    return layer.scale if same_zero else _no_scale(layer)
-
-
-_ORDER_SCALES: dict[type, Callable[[Any], NDArray[Any]]] = {Scale: _multiplier, Dequantise: _dequantise_scale}
+def _fixed_batches(program: Program, inputs: Mapping[str, NDArray[Any]]) -> list[Arrays] | None:
+    """The input cut to the batch that the program takes; None where it fits, or cannot be cut to it."""
+    if program.batch is None or len(inputs) != 1:
+        return None
+    name, value = next((name, np.asarray(value)) for name, value in inputs.items())
+    samples = len(value) if value.ndim else 0
+    if program.batch < 1 or samples <= program.batch or samples % program.batch:
+        return None
+    cuts = range(0, samples, program.batch)
+    return [{name: value[start : start + program.batch]} for start in cuts]
 
 
 def _available_processors() -> int:

@@ -184,7 +184,8 @@ def run_reference_evaluator(
     """
     from onnx.reference import ReferenceEvaluator
 
-    proto = decompose_q_linear_conv(_parsed(model) if isinstance(model, bytes) else model)
+    original = _parsed(model) if isinstance(model, bytes) else model
+    proto = decompose_q_linear_conv(original)
     try:
         evaluator = ReferenceEvaluator(proto)
     except Exception as error:
@@ -210,7 +211,7 @@ def run_reference_evaluator(
             skipped.update(dict.fromkeys(node.output, f"{node.onnx_node.op_type}: {wrong}"))
             continue
         values.update(zip(node.output, results, strict=False))
-    written = [name for node in evaluator.rt_nodes_ for name in node.output if name]
+    written = [name for node in original.graph.node for name in node.output if name]
     wanted = set(written if expose is None else expose) | set(evaluator.output_names)
     return ReferenceOutcome(
         {name: np.asarray(values[name]) for name in written if name in wanted and name in values},

@@ -6,12 +6,13 @@ import copy
 import itertools
 import logging
 import pickle
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx.parser
 import pytest
 import torch
+from program_nets import FLOAT32, INT8, INT32, UINT8, Net
 
 from ohmfold.errors import DataError, ExactnessError, RangeError, UnsupportedError
 from ohmfold.toolchain import twin_layers
@@ -33,43 +34,6 @@ from ohmfold.toolchain.program import (
 )
 from ohmfold.toolchain.reference import run_reference
 from ohmfold.toolchain.twin import Twin, exact_accumulators
-
-UINT8, INT8, INT32, FLOAT32 = (np.dtype(t) for t in (np.uint8, np.int8, np.int32, np.float32))
-
-
-@dataclass
-class Net:
-    """A program under construction: the tensor at its end, as codes of `(C, H, W)`, and its zero point."""
-
-    rng: np.random.Generator
-    shape: tuple[int, ...]
-    name: str = "pixels"
-    dtype: np.dtype = UINT8
-    zero_point: int = 0
-    layers: list = field(default_factory=list)
-    tensors: dict = field(default_factory=dict)
-
-    def __post_init__(self):
-        self.tensors[self.name] = TensorSpec(self.name, self.dtype, (None, *self.shape))
-
-    def new(self, dtype, shape):
-        name = f"t{len(self.tensors)}"
-        self.tensors[name] = TensorSpec(name, np.dtype(dtype), (None, *shape))
-        return name
-
-    def add(self, kind, shape, /, *, dtype=None, zero_point=None, inputs=None, **fields):
-        dtype = self.dtype if dtype is None else np.dtype(dtype)
-        name = self.new(dtype, shape)
-        self.layers.append(
-            kind(name=f"layer_{name}", inputs=inputs or (self.name,), outputs=(name,), **fields)
-        )
-        self.name, self.shape, self.dtype = name, tuple(shape), dtype
-        self.zero_point = self.zero_point if zero_point is None else zero_point
-        return name
-
-    def program(self, logits, codes=None):
-        spec = self.tensors["pixels"]
-        return Program((spec,), (self.tensors[logits],), tuple(self.layers), self.tensors, logits, codes)
 
 
 def images_for(program, batch, seed=0):

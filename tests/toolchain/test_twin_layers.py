@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from program_nets import UINT8, Net
 
 from ohmfold.toolchain.emulator import Emulator
 from ohmfold.toolchain.program import (
@@ -17,7 +16,6 @@ from ohmfold.toolchain.program import (
     Dense,
     MaxPool,
     Pad,
-    Program,
     Requantisation,
     Requantise,
     Reshape,
@@ -25,45 +23,15 @@ from ohmfold.toolchain.program import (
     SpatialSum,
     Split,
     Table,
-    TensorSpec,
     Transpose,
     WeightedSum,
 )
 from ohmfold.toolchain.reference import run_reference
 from ohmfold.toolchain.twin import Twin
 
-UINT8, INT8, INT32, FLOAT32 = (np.dtype(t) for t in (np.uint8, np.int8, np.int32, np.float32))
 
-
-@dataclass
-class Net:
-    """A program under construction: the tensor at its end, as codes of `(C, H, W)`, and its zero point."""
-
-    rng: np.random.Generator
-    shape: tuple[int, ...]
-    name: str = "pixels"
-    dtype: np.dtype = UINT8
-    zero_point: int = 0
-    layers: list = field(default_factory=list)
-    tensors: dict = field(default_factory=dict)
-
-    def __post_init__(self):
-        self.tensors[self.name] = TensorSpec(self.name, self.dtype, (None, *self.shape))
-
-    def new(self, dtype, shape):
-        name = f"t{len(self.tensors)}"
-        self.tensors[name] = TensorSpec(name, np.dtype(dtype), (None, *shape))
-        return name
-
-    def add(self, kind, shape, /, *, dtype=None, zero_point=None, inputs=None, **fields):
-        dtype = self.dtype if dtype is None else np.dtype(dtype)
-        name = self.new(dtype, shape)
-        self.layers.append(
-            kind(name=f"layer_{name}", inputs=inputs or (self.name,), outputs=(name,), **fields)
-        )
-        self.name, self.shape, self.dtype = name, tuple(shape), dtype
-        self.zero_point = self.zero_point if zero_point is None else zero_point
-        return name
+class DrawnNet(Net):
+    """A net whose layers are drawn at random."""
 
     def requantisation(self, reach, shape, dtype=None):
         dtype = np.dtype(dtype or self.rng.choice([np.uint8, np.int8]))
@@ -71,10 +39,6 @@ class Net:
         spread = self.rng.uniform(100, 2000, shape) / max(reach, 1) * self.rng.choice([1, 1, 1, -1], shape)
         zero_point = int(self.rng.choice([limits.min, 0, limits.min + 128, limits.max]))
         return Requantisation(np.asarray(spread, np.float32), zero_point, dtype)
-
-    def program(self, logits, codes=None):
-        spec = self.tensors["pixels"]
-        return Program((spec,), (self.tensors[logits],), tuple(self.layers), self.tensors, logits, codes)
 
 
 def convolve(net, data, *, requantise=True):
@@ -240,7 +204,7 @@ def programs(draw, first=None):
     data = draw(st.data())
     axes = data.draw(st.sampled_from([1, 2, 2]))
     shape = tuple(data.draw(st.integers(3, 7)) for _ in range(1 + axes))
-    net = Net(np.random.default_rng(data.draw(st.integers(0, 2**32))), shape)
+    net = DrawnNet(np.random.default_rng(data.draw(st.integers(0, 2**32))), shape)
     for step in ([first] if first else []) + data.draw(
         st.lists(st.sampled_from(STEPS), min_size=1, max_size=3)
     ):

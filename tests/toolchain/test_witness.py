@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from ohmfold.errors import DataError, ModelError
 from ohmfold.toolchain.comparison import compare
@@ -172,7 +173,7 @@ def test_what_the_reference_evaluator_cannot_run_is_skipped_with_all_that_depend
         "c = QLinearConv<pads=[1,1]>(x, s, o, w, ws, wz, s, o)  y = Transpose<perm=[0,2,1]>(c)"
         " z = Transpose<perm=[0,2,1]>(x)",
         s=f32(1), o=np.uint8(0), w=rng.integers(-9, 9, (4, 2, 3)).astype(np.int8), ws=f32([1, 2, 3, 4]),
-        wz=np.zeros(4, np.int8),
+        wz=np.arange(4, dtype=np.int8),
     )  # fmt: skip
     x = IMAGES[:, :, 0, :].repeat(2, -1)[..., :9]
     outcome = run_reference_evaluator(model, {"x": x})
@@ -231,3 +232,16 @@ def test_no_images_certify_nothing():
 def test_bytes_that_are_no_model_are_a_model_error():
     with pytest.raises(ModelError, match="not an ONNX model"):
         certify(b"no model at all", IMAGES)
+
+
+def test_a_written_out_convolution_rounds_like_onnxruntime_where_the_evaluators_own_does_not():
+    model = build(
+        "(uint8[N,1,1,6] x) => (uint8[N,1,1,1] y)",
+        "y = QLinearConv(x, s, o, w, sixth, z, s, o)",
+        s=f32(1), o=np.uint8(0), w=np.ones((1, 1, 1, 6), np.int8), sixth=f32(1 / 6), z=np.int8(0),
+    )  # fmt: skip
+    x = np.array([3, 0, 0, 0, 0, 0], np.uint8).reshape(1, 1, 1, 6)
+    data = model.SerializeToString()
+    assert run_onnxruntime(data, {"x": x})["y"].item() == 0  # 3 * float32(1/6) is 0.5 in float32
+    assert ReferenceEvaluator(model).run(None, {"x": x})[0].item() == 1  # and 0.50000001 in float64
+    assert run_reference_evaluator(data, {"x": x}).values["y"].item() == 0

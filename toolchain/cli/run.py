@@ -125,7 +125,9 @@ def _executor(name: str, artifact: Artifact) -> Callable[[NDArray[Any]], NDArray
     program = artifact.program
     if program.logits is None:
         raise ModelError("the model has no logits to classify by")
-    return onnxruntime_predictor(artifact.to_bytes(), program.inputs[0].name, program.logits)
+    return onnxruntime_predictor(
+        artifact.to_bytes(), program.inputs[0].name, program.logits, batch=program.batch
+    )
 
 
 def _predict(
@@ -152,7 +154,8 @@ def _certify(artifact: Artifact, pixels: NDArray[Any]) -> tuple[ExactnessRow, ..
         node.op_type == "DequantizeLinear" for node in artifact.model.graph
     )
     levels = LEVELS[LEVELS.index("extended") :] if foreign else LEVELS
-    sizes = sorted({min(size, len(pixels)) for size in _CERTIFIED_BATCHES})
+    fixed = artifact.program.batch
+    sizes = sorted({min(size, len(pixels)) for size in _CERTIFIED_BATCHES}) if fixed is None else [fixed]
     rows = certify(artifact, pixels, levels=levels, batch_sizes=sizes)
     reference = () if foreign else certify(artifact, pixels[:_REFERENCE_IMAGES], levels=(), reference=True)
     return exactness_rows("", (*rows, *reference))

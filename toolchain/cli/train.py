@@ -24,6 +24,9 @@ def train(
     out: Annotated[Path, typer.Option("--out", metavar="FILE.safetensors", help="Where the weights go.")],
     *,
     data: Data = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch MNIST from its public mirrors first, if it is not there.")
+    ] = False,
     exclude: Annotated[
         str | None, typer.Option("--exclude", metavar="SPEC", help="Train without the images of this set.")
     ] = None,
@@ -85,6 +88,8 @@ def train(
     from ...models.registry import build_model
     from ...models.training import train as run_training
 
+    if download:
+        data = _downloaded(data)
     network = build_model(model, seed=recipe.seed)
     if init is not None:
         load_weights(init, network)
@@ -127,6 +132,25 @@ def train(
         f"of those stored, rounded to float16: {stored}",
         f"wrote {out}",
     )
+
+
+def _downloaded(spec: str | None) -> str:
+    """Fetch MNIST into the cache folder unless it is found; files that are whole already are kept."""
+    from ...errors import RecipeError
+    from ...models.datasets import available_datasets, cache_folder
+    from ...models.download import download_mnist
+
+    if spec not in (None, "mnist"):
+        raise RecipeError(f"--download fetches MNIST, but --data is '{spec}'; leave one of them out")
+    if any(status.name == "mnist" and status.found for status in available_datasets()):
+        return "mnist"
+    with progress_bar("download") as progress:
+
+        def show(name: str, done: int, total: int) -> None:
+            progress(name, done / max(total, 1))
+
+        download_mnist(cache_folder() / "mnist", progress=show)
+    return "mnist"
 
 
 def _state_file(folder: Path | None) -> Path | None:

@@ -165,23 +165,25 @@ class FoldNormalisationPass(ir.passes.InPlacePass):
         chain, affine = affine_chain(pixels)
         end = chain[-1].outputs[0] if chain else pixels
         layers = _first_layers(end, uniform=_is_uniform(affine))
+        if affine is not None and (affine.scale == 0).any():
+            layers = None  # no pixel value normalises to zero there, so nothing can pad
         if layers is None and self.power_of_two:
             readers = ", ".join(sorted({n.op_type for n in real_consumers(end)})) or "the output"
             raise UnsupportedError(
                 f"scales = 'pow2': the pixels are read by {readers}; the factor 256/255 can only go into the weights "
-                "of convolutions and dense layers that alone read the (normalised) pixels"
+                "of convolutions and dense layers that alone read the (normalised) pixels, none of them times 0"
             )
         if layers is None or (affine is None and not self.power_of_two):
             if chain:
-                note(model, "the normalisation at the entry is not folded: more than first layers read it")
+                note(
+                    model, "the normalisation at the entry stays: other layers read it, or it multiplies by 0"
+                )
             return ir.passes.PassResult(model, modified=False)
         shape = static_shape(pixels)
         channels = shape[1] if shape is not None and len(shape) > 1 and shape[1] is not None else 1
         total = affine or Affine(np.ones(channels), np.zeros(channels))
         if self.power_of_two:
             total = Affine(np.full_like(total.scale, 256 / 255), np.zeros_like(total.shift)).then(total)
-        if (total.scale == 0).any():
-            raise UnsupportedError("the normalisation at the entry multiplies a channel by 0")
         self._fold(model, layers, total)
         if chain:
             replace_value(end, pixels)

@@ -356,3 +356,11 @@ def test_the_calibration_set_is_at_most_half_of_a_small_data_set(call, files, tm
         call("compile", tmp_path / "m.onnx", "--out", tmp_path / "a.onnx", "--data", files.data, "--json")
     )
     assert found["calibration"]["images"] == 40
+
+
+def test_train_download_is_for_mnist_alone(call, tmp_path) -> None:
+    out = tmp_path / "w.safetensors"
+    outcome = call("train", "--model", "mnist-cnn", "--data", "cifar10", "--download", "--out", out)
+    assert outcome.code == 2
+    assert "--download fetches MNIST" in outcome.err
+    assert not out.exists()
