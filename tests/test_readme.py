@@ -1,0 +1,73 @@
+"""README says what the code does: its commands exist, its Python runs, its figures are the tested ones."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ohmfold
+from ohmfold.models.checkpoints import load_model
+from ohmfold.models.datasets import resolve_dataset
+
+ROOT = Path(ohmfold.__file__).resolve().parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+NAMES = {
+    "float": "float",
+    "8 bits": "8 bits",
+    "4 bits": "4 bits",
+    "3 bits (the default recipe)": "3 bits",
+    "3 bits, mu-law on fc2": "3 bits, mu-law on fc2",
+    "3 bits, base-2 logarithmic levels": "3 bits, base-2 logarithmic",
+    "3 bits, every scale a power of two": "3 bits, powers of two",
+    "2 bits, step by least squared error": "2 bits, least squared error",
+    "2 bits, step by maximum": "2 bits",
+}
+
+
+def read_accuracies():
+    """Read the figures that tests/toolchain/test_accuracy.py holds the network to."""
+    tree = ast.parse((ROOT / "tests/toolchain/test_accuracy.py").read_text(encoding="utf-8"))
+    table = next(
+        node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "EXPECTED"
+    )
+    return {key.value: value.elts[1].value for key, value in zip(table.keys, table.values, strict=True)}
+
+
+def test_the_accuracies_are_the_tested_ones():
+    rows = dict(re.findall(r"^\| ([^|`]+?) \| (\d+\.\d\d) % \|$", README, re.MULTILINE))
+    assert set(rows) == set(NAMES)
+    tested = read_accuracies()
+    assert {NAMES[name]: float(figure) for name, figure in rows.items()} == tested
+
+
+@pytest.mark.parametrize("command", re.findall(r"^\| `ohmfold (\w+)`", README, re.MULTILINE))
+def test_every_command_of_the_table_exists(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "ohmfold", command, "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_python_example_runs_as_written(tmp_path, monkeypatch):
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    images = resolve_dataset("mnist-sample").subset(96, 0).images
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    names = {"module": load_model("mnist-cnn"), "calibration_images": images[:64], "images_u8": images[64:]}
+    exec(compile(code, "README.md", "exec"), names)  # noqa: S102 - the example is ours
+    assert (tmp_path / "digits.onnx").exists()
+    pixels = torch.from_numpy(names["images_u8"] / np.float32(255))
+    assert np.array_equal(names["twin"](pixels).numpy(), names["logits"])
+
+
+def test_both_install_lines_are_those_that_ci_runs():
+    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    for line in ("pip install -c constraints.txt .", "pip install -c constraints.txt -e '.[test]'"):
+        assert line in README
+    assert "install --quiet -c constraints.txt ." in ci
+    assert "install --quiet -c constraints.txt -e '.[test]'" in ci
