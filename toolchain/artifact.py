@@ -177,9 +177,9 @@ class Artifact:
         Raises:
             UnsupportedError: The model holds something that cannot be run exactly.
         """
-        from .reader import read_program
+        from .foreign import read_model
 
-        return read_program(self.model)
+        return read_model(self.model)
 
     @property
     def compiled_here(self) -> bool:

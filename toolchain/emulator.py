@@ -84,7 +84,8 @@ class Emulator:
         """Logits of a batch.
 
         Args:
-            images: `(N, C, H, W)` of the program's input type (uint8 pixels, or float32); N may be 0.
+            images: `(N, C, H, W)` of the program's input type (uint8 pixels, or float32); N may be 0. A
+                program of a fixed batch runs a multiple of it batch by batch.
 
         Returns:
             float32 `(N, classes)`.
@@ -161,8 +162,9 @@ class Emulator:
     def _evaluate(self, inputs: Mapping[str, NDArray[Any]], names: Collection[str]) -> Arrays:
         """Check the inputs, run the chunks and then the layers that need the whole batch."""
         if (parts := _fixed_batches(self.program, inputs)) is not None:
-            results = [self._evaluate(part, names) for part in parts]
-            return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+            return _joined(
+                [self._evaluate(part, names) for part in parts], len(next(iter(parts[0].values())))
+            )
         checked = _check_inputs(self.program.inputs, inputs)
         if not self._prefix:
             return self._layers(checked, 0, len(self._runners), frozenset(names))
@@ -212,6 +214,21 @@ def _fixed_batches(program: Program, inputs: Mapping[str, NDArray[Any]]) -> list
         return None
     cuts = range(0, samples, program.batch)
     return [{name: value[start : start + program.batch]} for start in cuts]
+
+
+def _joined(results: list[Arrays], batch: int) -> Arrays:
+    """The results of batches as those of one.
+
+    Raises:
+        DataError: A tensor does not hold one entry for each sample.
+    """
+    for name, value in results[0].items():
+        if value.shape[:1] != (batch,):
+            raise DataError(
+                f"the program takes batches of {batch}, and its tensor {name!r} of shape {value.shape} does not "
+                f"hold one entry for each sample; give {batch} at a time"
+            )
+    return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
 
 
 def _available_processors() -> int:

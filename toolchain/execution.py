@@ -18,6 +18,7 @@ from ..kernels.elementwise import look_up, look_up_pairs, weighted_sum
 from ..kernels.pooling import max_pool, spatial_sum
 from ..kernels.requantise import requantise
 from . import program as p
+from .codes import dequantise, quantise
 from .float_ops import ELEMENTWISE_OPERATORS, FLOAT_OPERATORS, resolved_shape
 
 if TYPE_CHECKING:
@@ -106,23 +107,6 @@ def _requantise(layer: p.Requantise) -> Runner:
 
 def _scale(layer: p.Scale) -> Runner:
     return _simple(layer, lambda acc: acc.astype(np.float32) * layer.multiplier)
-
-
-def quantise(x: NDArray[Any], scale: NDArray[Any], zero_point: NDArray[Any]) -> NDArray[Any]:
-    """`saturate(rint(x / scale) + zero_point)`: one float32 division, rounding half to even."""
-    limits = np.iinfo(zero_point.dtype)
-    zero = zero_point.astype(np.float32)
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        quotient = x.astype(np.float32, copy=False) / scale.astype(np.float32, copy=False)
-    clipped = np.clip(quotient, np.float32(limits.min) - zero, np.float32(limits.max) - zero)
-    return (np.rint(clipped) + zero).astype(zero_point.dtype)
-
-
-def dequantise(x: NDArray[Any], scale: NDArray[Any], zero_point: NDArray[Any]) -> NDArray[Any]:
-    """`(x - zero_point) * scale`: the difference exact, cast once, one product."""
-    difference = x.astype(np.int64) - zero_point.astype(np.int64)
-    result: NDArray[Any] = difference.astype(np.float32).astype(scale.dtype, copy=False) * scale
-    return result
 
 
 def dynamic_quantise(x: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

@@ -117,17 +117,19 @@ def emit(
     name: str,
     output: str | Sequence[str],
     dtype: ir.DataType | None = None,
+    domain: str = "",
 ) -> ir.Value:
     """Insert a node before `anchor` and return its first output.
 
     Args:
         anchor: A node of the graph.
-        op_type: A standard operator.
+        op_type: An operator.
         inputs: Its inputs.
         attributes: Its attributes as plain values.
         name: The node's name; made unique (the anchor's own name may be taken over).
         output: Name of its output, or names of its outputs; made unique.
         dtype: Element type of the outputs, where the caller knows it.
+        domain: The operator's domain; by default the standard one.
     """
     graph = graph_of(anchor)
     names = [output] if isinstance(output, str) else list(output)
@@ -135,7 +137,7 @@ def emit(
     node_name = _free_name({n.name for n in graph if n is not anchor}, name)
     values = [ir.Value(name=unique_name(graph, n), type=type_) for n in names]
     node = ir.Node(
-        "",
+        domain,
         op_type,
         inputs,
         ir.convenience.convert_attributes(attributes or {}),

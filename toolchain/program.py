@@ -374,6 +374,15 @@ class Program:
     codes: str | None = None
 
     @cached_property
+    def batch(self) -> int | None:
+        """The number of samples that the program takes at once, None where it is free or no one input tells.
+
+        A model exported with a batch of 1 runs a larger batch one sample after another.
+        """
+        shape = self.inputs[0].shape if len(self.inputs) == 1 else None
+        return shape[0] if shape else None
+
+    @cached_property
     def producers(self) -> Mapping[str, Layer]:
         """The layer that writes each tensor."""
         return {name: layer for layer in self.layers for name in layer.outputs}

@@ -225,7 +225,7 @@ def _nearest_float32(number: Fraction) -> np.float32:
     return min(around, key=lambda x: (abs(Fraction(float(x)) - number), int(x.view(np.int32)) & 1))
 
 
-def _fused(a: float, b: float, c: float) -> np.float32:
+def _fused(a: Any, b: Any, c: Any) -> np.float32:
     """`a * b + c`, rounded once."""
     return _nearest_float32(Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c)))
 

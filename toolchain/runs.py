@@ -140,7 +140,7 @@ def float_predictor(module: nn.Module) -> Callable[[NDArray[np.uint8]], NDArray[
 
 
 def onnxruntime_predictor(
-    model: bytes, name: str, logits: str, threads: int = 1
+    model: bytes, name: str, logits: str, threads: int = 1, batch: int | None = None
 ) -> Callable[[NDArray[Any]], NDArray[np.int64]]:
     """Return what gives images their classes by onnxruntime with all its optimisations.
 
@@ -149,6 +149,7 @@ def onnxruntime_predictor(
         name: Its input.
         logits: The tensor that holds the logits; ties go to the lowest class.
         threads: Intra-op threads.
+        batch: The batch that the model takes, where it is fixed.
 
     Raises:
         ModelError: onnxruntime refuses the model.
@@ -158,7 +159,10 @@ def onnxruntime_predictor(
     session = OnnxRuntime(model, "all", threads, (logits,))
 
     def predict(images: NDArray[Any]) -> NDArray[np.int64]:
-        classes: NDArray[np.int64] = np.argmax(session.run({name: images})[logits], axis=1).astype(np.int64)
+        step = batch or len(images) or 1
+        pieces = [images[start : start + step] for start in range(0, max(1, len(images)), step)]
+        scores = np.concatenate([session.run({name: piece})[logits] for piece in pieces])
+        classes: NDArray[np.int64] = np.argmax(scores, axis=1).astype(np.int64)
         return classes
 
     return predict

@@ -87,7 +87,11 @@ class Twin(nn.Module):
         Raises:
             DataError: The pixels are not floating-point or not of the program's input shape.
         """
-        return self._run(pixels, keep=False)[self._logits]
+        batch = self.program.batch
+        if batch is None or pixels.shape[0] <= batch or pixels.shape[0] % batch:
+            return self._run(pixels, keep=False)[self._logits]
+        # A program of a fixed batch takes a larger one piece by piece.
+        return torch.cat([self._run(piece, keep=False)[self._logits] for piece in torch.split(pixels, batch)])
 
     def trace(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return every tensor by name, from the input's codes to the logits.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..kernels.average import window_counts, window_extents
-from .program import AveragePool, QuantisedAdd
 from .twin_layers import Stage, round_straight_through
+
+if TYPE_CHECKING:
+    from .program import AveragePool, QuantisedAdd
 
 __all__ = ["AveragePoolStage", "QuantisedAddStage"]
 
@@ -20,6 +23,8 @@ class AveragePoolStage(Stage):
     """Average over windows in float32, in the order of additions that `AveragePool` states."""
 
     layer: AveragePool
+    input_scale: Tensor
+    output_scale: Tensor
 
     def __init__(self, layer: AveragePool) -> None:
         super().__init__(layer)

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from ..errors import DataError, ModelError
 from .comparison import Comparison, Difference, compare
 from .decompose import decompose_q_linear_conv
-from .reader import read_program
+from .foreign import read_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -278,7 +278,7 @@ def certify(
 
     model = artifact if isinstance(artifact, bytes) else artifact.to_bytes()
     proto = _parsed(model)
-    program = read_program(ir.from_proto(proto)) if isinstance(artifact, bytes) else artifact.program
+    program = read_model(ir.from_proto(proto)) if isinstance(artifact, bytes) else artifact.program
     sizes = (len(images),) if batch_sizes is None else tuple(batch_sizes)
     if not len(images) or not sizes or min(sizes) < 1 or max(sizes) > len(images):
         raise DataError(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ohmfold.kernels.elementwise import look_up, weighted_sum
+from ohmfold.kernels.elementwise import look_up, look_up_pairs, weighted_sum
 
 
 @settings(max_examples=120, deadline=None)
@@ -57,3 +57,28 @@ def test_only_a_whole_table_of_codes_is_accepted():
         look_up(x, np.zeros(255, np.uint8))
     with pytest.raises(TypeError, match="uint8"):
         look_up(x.astype(np.int8), np.zeros(256, np.uint8))
+
+
+def test_a_table_over_int8_starts_at_its_lowest_code():
+    rng = np.random.default_rng(2)
+    x, table = (
+        rng.integers(-128, 128, (3, 4, 5)).astype(np.int8),
+        rng.integers(-128, 128, 256).astype(np.int8),
+    )
+    assert np.array_equal(look_up(x, table), table[x.astype(int) + 128])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_a_table_of_pairs_is_read_at_both_codes(dtype):
+    rng, lowest = np.random.default_rng(3), np.iinfo(dtype).min
+    table = rng.integers(lowest, lowest + 256, (256, 256)).astype(dtype)
+    a, b = (rng.integers(lowest, lowest + 256, (3, 4, 5)).astype(dtype) for _ in range(2))
+    assert np.array_equal(look_up_pairs(a, b, table), table[a.astype(int) - lowest, b.astype(int) - lowest])
+
+
+def test_a_table_of_pairs_takes_codes_of_one_shape_and_type():
+    table, a = np.zeros((256, 256), np.uint8), np.zeros((2, 3), np.uint8)
+    with pytest.raises(TypeError, match="one type"):
+        look_up_pairs(a, a.astype(np.int8), table)
+    with pytest.raises(ValueError, match="shapes"):
+        look_up_pairs(a, a[:1], table)

@@ -25,7 +25,8 @@ def train(
     *,
     data: Data = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch MNIST from its public mirrors first, if it is not there.")
+        bool,
+        typer.Option("--download", help="Fetch MNIST from its public mirrors first, if it is not there."),
     ] = False,
     exclude: Annotated[
         str | None, typer.Option("--exclude", metavar="SPEC", help="Train without the images of this set.")

@@ -9,6 +9,7 @@ from .fold_batch_norm import FoldBatchNormPass
 from .fold_constants import FoldConstantsPass
 from .fold_mu_law import FoldMuLawPass
 from .fold_normalisation import FoldNormalisationPass
+from .lower_qdq import LowerQdqPass
 from .lower_to_integers import LowerToIntegersPass
 from .name_layers import NameLayersPass
 from .prove_ranges import ProveRangesPass
@@ -23,6 +24,7 @@ __all__ = [
     "FoldConstantsPass",
     "FoldMuLawPass",
     "FoldNormalisationPass",
+    "LowerQdqPass",
     "LowerToIntegersPass",
     "NameLayersPass",
     "ProveRangesPass",

@@ -20,6 +20,8 @@ from onnx_ir.passes import common
 
 from ...errors import ModelError, UnsupportedError
 from ..program import TensorSpec
+from .contrib import CONTRIB_LIFTERS, DOMAIN
+from .contrib_types import infer_types
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +40,7 @@ class Node:
 
     Attributes:
         name: Its name, or (where the model gives none) the name of its first output.
-        op_type: The operator.
+        op_type: The operator; one of another domain than `ai.onnx` carries the domain in front.
         opset: Version of `ai.onnx` that gives the operator its meaning.
         inputs: Names; None where an optional input is left out. Trailing ones are absent.
         outputs: Names; None where an optional output is left out.
@@ -143,8 +145,7 @@ def _typed(model: ir.Model) -> ir.Model:
         if copy.functions:
             common.InlinePass()(copy)
         copy.graph.sort()
-        proto = onnx.shape_inference.infer_shapes(ir.to_proto(copy), data_prop=True)
-        return ir.from_proto(proto)
+        return ir.from_proto(infer_types(ir.to_proto(copy)))
     except (ValueError, TypeError, RuntimeError, OSError, onnx.shape_inference.InferenceError) as error:
         reason = " ".join(str(error).split())[:LONGEST_REASON]
         raise ModelError(
@@ -189,15 +190,20 @@ def _plain_node(raw: ir.Node, opset: int, aliases: Mapping[str, str]) -> Node:
     inputs = [None if value is None else value.name or None for value in raw.inputs]
     while inputs and inputs[-1] is None:
         inputs.pop()
+    op_type = raw.op_type
     if raw.domain not in DEFAULT_DOMAINS:
-        raise UnsupportedError(
-            f"node {name!r} ({raw.domain}.{raw.op_type}): operators of domain {raw.domain!r} are not read; "
-            "expected ai.onnx operators only"
-        )
-    _check_form(name, raw, opset)
+        op_type = f"{raw.domain}.{raw.op_type}"
+        if op_type not in CONTRIB_LIFTERS:
+            others = ", ".join(key.partition(f"{DOMAIN}.")[2] for key in sorted(CONTRIB_LIFTERS))
+            raise UnsupportedError(
+                f"node {name!r} ({op_type}): this operator of domain {raw.domain!r} is not read, since it "
+                f"cannot be run exactly; expected ai.onnx operators, or {others} of {DOMAIN}"
+            )
+    else:
+        _check_form(name, raw, opset)
     attributes = {key: _attribute(name, raw.op_type, attr) for key, attr in raw.attributes.items()}
     resolved = tuple(None if entry is None else aliases.get(entry, entry) for entry in inputs)
-    return Node(name, raw.op_type, opset, resolved, outputs, attributes)
+    return Node(name, op_type, opset, resolved, outputs, attributes)
 
 
 def _check_form(name: str, raw: ir.Node, opset: int) -> None:

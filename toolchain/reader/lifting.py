@@ -160,9 +160,12 @@ class Lifting:
         self.pending[name] = expression
         self.declare(name, expression.dtype)
 
-    def declare(self, name: str, dtype: np.dtype[Any] | type) -> None:
-        """Say the element type of a tensor, which shape inference may not know."""
-        self._specs[name] = TensorSpec(name, np.dtype(dtype), self.shape(name))
+    def declare(
+        self, name: str, dtype: np.dtype[Any] | type, shape: tuple[int | None, ...] | None = None
+    ) -> None:
+        """Say the element type (and shape) of a tensor, which shape inference may not know."""
+        known = self._specs[name].shape if name in self._specs else None
+        self._specs[name] = TensorSpec(name, np.dtype(dtype), shape if known is None else known)
 
     def producer(self, name: str) -> int | None:
         """Index of the layer that writes a tensor; None for a graph input."""

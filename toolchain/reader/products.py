@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from .lifting import Lifting
 
 __all__ = [
+    "CODE_TYPES",
+    "check_channels",
     "conv_integer",
     "mat_mul_integer",
     "q_linear_conv",
     "q_linear_mat_mul",
+    "scalar_code",
     "scale_values",
+    "weight_codes",
 ]
 
 CODE_TYPES = (np.dtype(np.uint8), np.dtype(np.int8))
@@ -33,11 +37,11 @@ CONV_RANKS = (3, 4)
 
 def q_linear_conv(lifting: Lifting, node: Node) -> None:
     """QLinearConv(x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero[, bias]) -> `Conv`."""
-    weight = _weight(lifting, node, 3, 5, channel_axis=0)
+    weight = weight_codes(lifting, node, 3, 5, channel_axis=0)
     multiplier, weight_scale = _multiplier(lifting, node, (1, 4, 6))
-    _check_channels(node, multiplier, weight.shape[0])
+    check_channels(node, multiplier, weight.shape[0])
     per_channel = (-1,) + (1,) * (weight.ndim - 2)
-    zero_point, dtype = _scalar_code(lifting, node, 7, "output zero point")
+    zero_point, dtype = scalar_code(lifting, node, 7, "output zero point")
     requantisation = Requantisation(
         multiplier if multiplier.ndim == 0 else multiplier.reshape(per_channel), zero_point, dtype
     )
@@ -50,30 +54,30 @@ def q_linear_conv(lifting: Lifting, node: Node) -> None:
 
 def conv_integer(lifting: Lifting, node: Node) -> None:
     """ConvInteger(x, w[, x_zero, w_zero]) -> `Conv` whose output is the int32 accumulator."""
-    weight = _weight(lifting, node, 1, 3, channel_axis=0)
+    weight = weight_codes(lifting, node, 1, 3, channel_axis=0)
     input_zero_point = _input_zero_point(lifting, node)
     _write_conv(lifting, node, weight, None, input_zero_point, None, None)
 
 
 def mat_mul_integer(lifting: Lifting, node: Node) -> None:
     """MatMulInteger(a, b[, a_zero, b_zero]) with a constant 2-D `b` -> `Dense` with an int32 output."""
-    weight = _weight(lifting, node, 1, 3, channel_axis=1)
+    weight = weight_codes(lifting, node, 1, 3, channel_axis=1, rank=2)
     input_zero_point = _input_zero_point(lifting, node)
     _write_dense(lifting, node, weight, input_zero_point, None, None)
 
 
 def q_linear_mat_mul(lifting: Lifting, node: Node) -> None:
     """QLinearMatMul(a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero), constant 2-D `b` -> `Dense`."""
-    weight = _weight(lifting, node, 3, 5, channel_axis=1)
+    weight = weight_codes(lifting, node, 3, 5, channel_axis=1, rank=2)
     multiplier, weight_scale = _multiplier(lifting, node, (1, 4, 6))
-    _check_channels(node, multiplier, weight.shape[1])
-    zero_point, dtype = _scalar_code(lifting, node, 7, "output zero point")
+    check_channels(node, multiplier, weight.shape[1])
+    zero_point, dtype = scalar_code(lifting, node, 7, "output zero point")
     input_zero_point = _input_zero_point(lifting, node)
     requantisation = Requantisation(multiplier, zero_point, dtype)
     _write_dense(lifting, node, weight, input_zero_point, requantisation, weight_scale)
 
 
-def _scalar_code(lifting: Lifting, node: Node, index: int, what: str) -> tuple[int, np.dtype[Any]]:
+def scalar_code(lifting: Lifting, node: Node, index: int, what: str) -> tuple[int, np.dtype[Any]]:
     """A zero point of one uint8 or int8 value and its type; left out, it is uint8 0."""
     array = lifting.optional_constant(node, index, what)
     if array is None:
@@ -86,7 +90,7 @@ def _scalar_code(lifting: Lifting, node: Node, index: int, what: str) -> tuple[i
 
 
 def _input_zero_point(lifting: Lifting, node: Node) -> int:
-    value, dtype = _scalar_code(lifting, node, 2, "input zero point")
+    value, dtype = scalar_code(lifting, node, 2, "input zero point")
     found = lifting.spec(str(node.inputs[0])).dtype
     if node.input(2) is not None and dtype != found:
         raise node.refusal(f"input zero point is {dtype}, the input {found}; expected the same type")
@@ -128,23 +132,27 @@ def _multiplier(
     return multiplier, scale_w
 
 
-def _check_channels(node: Node, multiplier: NDArray[np.float32], channels: int) -> None:
+def check_channels(node: Node, multiplier: NDArray[np.float32], channels: int) -> None:
+    """Refuse a multiplier that is neither one value nor one for each channel."""
     if multiplier.ndim and multiplier.shape != (channels,):
         raise node.refusal(f"the weight scale has {multiplier.size} values; expected 1 or {channels}")
 
 
-def _weight(
-    lifting: Lifting, node: Node, index: int, zero_index: int, channel_axis: int
+def weight_codes(
+    lifting: Lifting, node: Node, index: int, zero_index: int, channel_axis: int, rank: int | None = None
 ) -> NDArray[np.integer[Any]]:
-    """Weight codes less their zero point: int8 where they fit, else int16."""
+    """Weight codes less their zero point: int8 where they fit, else int16.
+
+    `rank` is the number of axes that they need to have; None for a convolution's.
+    """
     codes = lifting.constant(node, index, "the weight")
     if codes.dtype not in CODE_TYPES:
         raise node.refusal(f"the weight is {codes.dtype}; uint8 and int8 are read")
-    if channel_axis == 0 and codes.ndim not in CONV_RANKS:
+    if rank is None and codes.ndim not in CONV_RANKS:
         raise node.refusal(
             f"the weight has {codes.ndim} axes; convolutions over 1 and 2 spatial axes are read"
         )
-    if channel_axis == 1 and codes.ndim != 2:
+    if rank is not None and codes.ndim != rank:
         raise node.refusal(f"the second operand has {codes.ndim} axes; a constant matrix is read")
     zero = lifting.optional_constant(node, zero_index, "the weight's zero point")
     if zero is None:

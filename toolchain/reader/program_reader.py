@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from ...errors import UnsupportedError
 from ..float_ops import FLOAT_OPERATORS
-from ..program import Program
+from ..program import Operator, Program
 from . import products, quantisers, rearrange, sums
+from .contrib import CONTRIB_LIFTERS
 from .finish import fuse_requantisations, logits_and_codes
 from .graph import plain_graph
 from .lifting import Lifting
@@ -44,6 +45,7 @@ LIFTERS: Mapping[str, Callable[[Lifting, Node], None]] = {
     "Sub": sums.subtract,
     "Transpose": rearrange.transpose,
     "Unsqueeze": rearrange.unsqueeze,
+    **CONTRIB_LIFTERS,
 }
 
 FLOAT_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
@@ -65,6 +67,7 @@ SUPPORTED_OPERATORS = frozenset(LIFTERS) | frozenset(FLOAT_OPERATORS) | {"Consta
 def read_program(model: ir.Model) -> Program:
     """Read an integer model as a `Program`; the model stays as it is.
 
+    A Q/DQ model means the integer operators that onnxruntime fuses it to from its level `extended` on.
     Graph inputs that have an initializer are constants: an artifact's weights cannot be fed.
 
     `Program.logits` is the float32 matrix `(N, classes)` that `Scale` or `Dequantise` makes nearest to the
@@ -86,7 +89,7 @@ def read_program(model: ir.Model) -> Program:
     layers = fuse_requantisations(lifting.layers, graph.outputs)
     logits, codes = logits_and_codes(layers, graph.outputs, lifting)
     names = {spec.name for spec in graph.inputs} | {name for x in layers for name in (*x.inputs, *x.outputs)}
-    return Program(
+    program = Program(
         inputs=graph.inputs,
         outputs=tuple(lifting.spec(name) for name in graph.outputs),
         layers=layers,
@@ -94,6 +97,19 @@ def read_program(model: ir.Model) -> Program:
         logits=logits,
         codes=codes,
     )
+    _check_sources(program)
+    return program
+
+
+def _check_sources(program: Program) -> None:
+    """Integer products of what is defined only up to rounding are not exact either."""
+    for layer in program.weighted_layers():
+        if layer.input in program.rounded:
+            first = next(x for x in program.layers if isinstance(x, Operator) and not x.exact)
+            raise UnsupportedError(
+                f"node {first.name!r} ({first.op_type}): layer {layer.name!r} computes with its result, which is "
+                "defined only up to rounding; such an operator may only follow the logits"
+            )
 
 
 def _lift(lifting: Lifting, node: Node) -> None:

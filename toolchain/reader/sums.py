@@ -58,9 +58,11 @@ def subtract(lifting: Lifting, node: Node) -> None:
     """`term - z` moves the zero point of a term that has no multiplier yet."""
     term, zero = _term(lifting, node.input(0)), _int32_scalar(lifting, node.input(1))
     if term is not None and zero is not None and term.multiplier == 1:
-        lifting.hold(node.output, replace(term, zero_point=term.zero_point + zero))
-    else:
-        lifting.operator(node)
+        limits = np.iinfo(lifting.spec(term.codes).dtype)
+        if limits.min <= term.zero_point + zero <= limits.max:
+            lifting.hold(node.output, replace(term, zero_point=term.zero_point + zero))
+            return
+    lifting.operator(node)
 
 
 def multiply(lifting: Lifting, node: Node) -> None:
