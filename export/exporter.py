@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 OPSET = 21
 IR_VERSION = 10
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 INPUT_NAME = "pixels"
 OUTPUT_NAME = "logits"
 
@@ -86,11 +88,9 @@ def export_module(module: nn.Module, input_shape: tuple[int, ...]) -> ir.Model:
     """
     import torch
 
-    was_training = module.training
-    module.eval()
     example = torch.zeros(2, *input_shape)
     try:
-        with _quiet_exporter():
+        with _evaluating(module), _quiet_exporter():
             program = torch.onnx.export(
                 module,
                 (example,),
@@ -103,12 +103,10 @@ def export_module(module: nn.Module, input_shape: tuple[int, ...]) -> ir.Model:
                 verbose=False,
             )
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
-            f"torch cannot export {type(module).__name__} for inputs of shape {tuple(input_shape)}: {reason[0]}"
+            f"torch cannot export {type(module).__name__} for inputs of shape {tuple(input_shape)}: "
+            f"{_cause(error)}"
         ) from error
-    finally:
-        module.train(was_training)
     if program is None:  # pragma: no cover - only with an option that is not used here
         raise ModelError(f"torch exported nothing for {type(module).__name__}")
     model = program.model
@@ -118,6 +116,26 @@ def export_module(module: nn.Module, input_shape: tuple[int, ...]) -> ir.Model:
     _own_everything(model)
     _separate_names(model.graph)
     return model
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode, and every part of it back into the mode that it had."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _cause(error: BaseException) -> str:
+    """Return the first line of the innermost exception, without terminal colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = _COLOUR.sub("", str(error)).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _own_everything(model: ir.Model) -> None:
@@ -167,11 +185,8 @@ def check_export(module: nn.Module, model: ir.Model, images: NDArray[np.uint8]) 
     import torch
 
     pixels = images.astype(np.float32) / np.float32(255)
-    was_training = module.training
-    module.eval()
-    with torch.no_grad():
+    with _evaluating(module), torch.no_grad():
         expected = module(torch.from_numpy(pixels)).numpy()
-    module.train(was_training)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(

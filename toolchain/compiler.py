@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from ..errors import DataError
+from ..errors import DataError, ModelError, OutputError, RecipeError
 from .artifact import SCHEMA, Artifact, library_versions, load_model_file, write_atomically
 from .float_model import prepare_float_model
 from .passes import (
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["compile", "passes_of"]
+
+_CHECKED_IMAGES = 8
+"""How many calibration images compare the export with torch."""
 
 
 def passes_of(
@@ -100,16 +103,20 @@ def compile(  # noqa: A001 - the verb of a compiler
         RecipeError: A setting names a layer that is not there, or does not fit the weights.
         RangeError: An accumulator could overflow int32.
         DataError: The calibration images do not fit.
+        ExactnessError: What torch exported computes something else than the module.
     """
-    recipe = recipe or Recipe()
+    recipe = Recipe() if recipe is None else recipe
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"the recipe is a {type(recipe).__name__}, expected ohmfold.Recipe(...)")
     _check_calibration(calibration_images)
+    if keep is not None:
+        _make_folder(Path(keep))
     graph, source = _float_model(model, calibration_images, progress)
     for position, (name, make) in enumerate(passes_of(recipe, calibration_images), start=1):
         if progress is not None:
             progress(name)
         apply(make(graph), graph)
         if keep is not None:
-            Path(keep).mkdir(parents=True, exist_ok=True)
             write_atomically(
                 Path(keep) / f"{position:02d}-{name}.onnx", ir.to_proto(graph).SerializeToString()
             )
@@ -117,11 +124,18 @@ def compile(  # noqa: A001 - the verb of a compiler
     return Artifact(graph)
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}") from None
+
+
 def _check_calibration(images: NDArray[np.uint8]) -> None:
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
         found = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
         raise DataError(f"calibration images are {found}, expected a uint8 array of pixel codes (N, C, H, W)")
-    if len(images) == 0:
+    if images.ndim < 2 or len(images) == 0:
         raise DataError("the calibration set is empty, expected at least one image (a few hundred are usual)")
 
 
@@ -140,11 +154,19 @@ def _float_model(
         digest = hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True)).hexdigest()
         prepare_float_model(graph)
         return graph, {"kind": "onnx", "sha256": digest}
-    from ..export import export_module
+    from torch import nn as torch_nn
 
+    from ..export import check_export, export_module
+
+    if not isinstance(model, torch_nn.Module):
+        raise ModelError(
+            f"cannot compile a {type(model).__name__}, expected a torch.nn.Module, a float onnx_ir.Model or the path "
+            "of a float ONNX file"
+        )
     if progress is not None:
         progress("export")
     graph = export_module(model, images.shape[1:])
+    check_export(model, graph, images[:_CHECKED_IMAGES])
     digest = hashlib.sha256(ir.to_proto(graph).SerializeToString(deterministic=True)).hexdigest()
     return graph, {"kind": type(model).__name__, "sha256": digest}
 

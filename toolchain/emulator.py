@@ -10,38 +10,32 @@ from __future__ import annotations
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import DataError, ModelError, OhmfoldError
 from .execution import batch_prefix, prepare
 from .program import Dense, Program
+from .source import program_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from .execution import Runner
     from .program import TensorSpec
+    from .source import HasProgram
 
     Arrays = dict[str, NDArray[Any]]
 
-__all__ = ["Emulator", "HasProgram"]
+__all__ = ["Emulator"]
 
 # Memory for the tensors of one chunk, and the most samples it holds.
 CHUNK_BYTES = 1 << 24
 CHUNK_SAMPLES = 128
-
-
-class HasProgram(Protocol):
-    """Anything that carries a program: an artifact."""
-
-    @property
-    def program(self) -> Program:
-        """The program it carries."""
 
 
 class Emulator:
@@ -65,14 +59,9 @@ class Emulator:
     program: Program
 
     def __init__(self, source: Program | HasProgram | str | Path, *, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise OhmfoldError(f"found {threads} threads; the emulator needs at least 1")
-        if isinstance(source, str | Path):
-            from .artifact import Artifact
-
-            self.program = Artifact.load(Path(source)).program
-        else:
-            self.program = source if isinstance(source, Program) else source.program
+        if threads is not None and (not isinstance(threads, int) or threads < 1):
+            raise OhmfoldError(f"found {threads!r} threads; the emulator needs a whole number, at least 1")
+        self.program = program_of(source)
         self.threads = threads or _available_processors()
         self._last_use = self.program.last_use()
         self._read = frozenset(name for layer in self.program.layers for name in layer.inputs)

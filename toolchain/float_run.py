@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ..errors import ModelError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -39,12 +41,15 @@ class FloatRun:
             if name not in present and name != model.graph.inputs[0].name:
                 proto.graph.output.append(onnx.ValueInfoProto(name=name))
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         options.intra_op_num_threads = 1
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        self._session = ort.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            self._session = ort.InferenceSession(
+                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ModelError(f"onnxruntime refuses the model: {_one_line(error)}") from error
         self._input = self._session.get_inputs()[0].name
 
     def batches(self, pixels: NDArray[np.uint8], scale: float) -> Iterator[dict[str, NDArray[np.float32]]]:
@@ -53,8 +58,15 @@ class FloatRun:
         computed = [name for name in self.names if name != self._input]
         for start in range(0, len(pixels), size):
             values = np.float32(scale) * pixels[start : start + size].astype(np.float32)
-            found = self._session.run(computed, {self._input: values}) if computed else []
+            try:
+                found = self._session.run(computed, {self._input: values}) if computed else []
+            except Exception as error:
+                raise ModelError(f"onnxruntime cannot run the model: {_one_line(error)}") from error
             results = dict(zip(computed, found, strict=True))
             if self._input in self.names:
                 results[self._input] = values
             yield results
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -23,7 +23,7 @@ __all__ = ["LayerOptions", "Recipe", "WeightOptions"]
 
 Bits = Annotated[int, Field(ge=1, le=8, strict=True)]
 Levels = Literal["linear", "full-range", "log2"]
-Step = Literal["max", "mse"] | Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Step = Literal["max", "mse"] | Annotated[float, Field(ge=1e-30, le=1e30, strict=True)]
 Granularity = Literal["tensor", "channel"]
 Mu = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,17 +19,19 @@ from torch import Tensor, nn
 
 from ..errors import DataError, ExactnessError, UnsupportedError
 from .program import Conv, Dense, Program
+from .source import program_of
 from .twin_build import build_stages
 from .twin_layers import Weighted, round_straight_through
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
     from typing import Self
 
     from numpy.typing import NDArray
 
-    from .emulator import HasProgram
     from .program import Layer
+    from .source import HasProgram
 
 __all__ = ["Twin", "exact_accumulators"]
 
@@ -69,7 +70,7 @@ class Twin(nn.Module):
             ExactnessError: Torch's arithmetic on this device is not exact, in float64 either.
         """
         super().__init__()
-        self.program = _program(source)
+        self.program = program_of(source)
         if len(self.program.inputs) != 1 or self.program.inputs[0].dtype not in (np.uint8, np.float32):
             found = "; ".join(str(spec) for spec in self.program.inputs) or "none"
             raise UnsupportedError(f"the twin takes programs with one uint8 or float32 input; found {found}")
@@ -144,6 +145,10 @@ class Twin(nn.Module):
         return tensors
 
     def _check(self, pixels: Tensor) -> None:
+        if not isinstance(pixels, Tensor):
+            raise DataError(
+                f"the twin takes a torch tensor of pixels in [0, 1]; found a {type(pixels).__name__}"
+            )
         if not pixels.is_floating_point():
             raise DataError(
                 f"the twin takes float32 pixels in [0, 1]; found {pixels.dtype} (divide uint8 images by 255)"
@@ -263,14 +268,6 @@ def _ancestors(program: Program, name: str) -> list[Layer]:
             needed.update(layer.inputs)
             found.append(layer)
     return found[::-1]
-
-
-def _program(source: Program | HasProgram | str | Path) -> Program:
-    if isinstance(source, str | Path):
-        from .artifact import Artifact
-
-        source = Artifact.load(source)
-    return source if isinstance(source, Program) else source.program
 
 
 def _stage(module: nn.Module) -> Any:

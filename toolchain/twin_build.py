@@ -21,6 +21,7 @@ from .program import (
     Dequantise,
     Layer,
     MaxPool,
+    Operator,
     Pad,
     Program,
     Quantise,
@@ -36,6 +37,7 @@ from .program import (
 )
 from .twin_foreign import AveragePoolStage, QuantisedAddStage
 from .twin_layers import (
+    AddConstantStage,
     ConvStage,
     DenseStage,
     PlainStage,
@@ -132,6 +134,18 @@ class _Builder:
         self.ranges[layer.output] = _symmetric(layer, bound)
         return PlainStage(layer, partial(spatial_sum, layer=layer, dtype=sum_dtype(bound)))
 
+    def operator(self, layer: Operator) -> Stage:
+        """An int32 constant added to integers, as a batch norm before the logits leaves it; nothing else."""
+        constants = [np.asarray(o) for o in layer.operands if isinstance(o, np.ndarray)]
+        integers = len(layer.inputs) == 1 and self.program.tensors[layer.input].dtype == np.int32
+        if layer.op_type != "Add" or len(constants) != 1 or not integers or constants[0].dtype != np.int32:
+            raise _no_counterpart(layer)
+        bound = farthest(self.range_of(layer.input), 0) + int(
+            np.abs(constants[0].astype(np.int64)).max(initial=0)
+        )
+        self.ranges[layer.output] = _symmetric(layer, bound)
+        return AddConstantStage(layer, constants[0], bound)
+
     def requantise(self, layer: Requantise) -> Stage:
         bound = farthest(self.range_of(layer.input), 0)
         if layer.bias is not None:
@@ -204,6 +218,7 @@ _BUILDERS: Mapping[type[Layer], Callable[[_Builder, Any], Stage]] = {
     Dense: _Builder.dense,
     WeightedSum: _Builder.weighted_sum,
     SpatialSum: _Builder.spatial_sum,
+    Operator: _Builder.operator,
     Requantise: _Builder.requantise,
     Scale: _Builder.scale,
     Quantise: _Builder.quantise,
@@ -220,6 +235,14 @@ _BUILDERS: Mapping[type[Layer], Callable[[_Builder, Any], Stage]] = {
 }
 
 
+def _no_counterpart(layer: Layer) -> UnsupportedError:
+    what = getattr(layer, "op_type", type(layer).__name__)
+    return UnsupportedError(
+        f"{layer.name} ({what}): the logits depend on it and it has no exact differentiable "
+        f"counterpart; the twin runs {', '.join(sorted(kind.__name__ for kind in _BUILDERS))}"
+    )
+
+
 def build_stages(program: Program, layers: Sequence[Layer]) -> Iterator[Stage]:
     """Yield one stage for each of the `layers` of a program, which must be in the program's order.
 
@@ -231,9 +254,5 @@ def build_stages(program: Program, layers: Sequence[Layer]) -> Iterator[Stage]:
     for layer in layers:
         build = _BUILDERS.get(type(layer))
         if build is None:
-            what = getattr(layer, "op_type", type(layer).__name__)
-            raise UnsupportedError(
-                f"{layer.name} ({what}): the logits depend on it and it has no exact differentiable "
-                f"counterpart; the twin runs {', '.join(sorted(kind.__name__ for kind in _BUILDERS))}"
-            )
+            raise _no_counterpart(layer)
         yield build(builder, layer)

@@ -265,6 +265,20 @@ class RequantiseStage(Stage):
         return (self.to_codes(accumulator),)
 
 
+class AddConstantStage(Stage):
+    """An int32 constant added to accumulators."""
+
+    constant: Tensor
+
+    def __init__(self, layer: Layer, constant: NDArray[np.int32], bound: int) -> None:
+        super().__init__(layer)
+        self.register_buffer("constant", _buffer(constant, sum_dtype(bound)))
+
+    def forward(self, accumulator: Tensor) -> tuple[Tensor, ...]:
+        """Return the sums."""
+        return (accumulator.to(self.constant.dtype) + self.constant,)
+
+
 class ScaleStage(Stage):
     """`float32(x - zero_point) * scale`, for `Scale` (zero point 0) and `Dequantise`."""
 

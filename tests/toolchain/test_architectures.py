@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import ohmfold
+from ohmfold.errors import ExactnessError
 from ohmfold.toolchain.witness import certify
 
 
@@ -120,7 +121,64 @@ class Signal(nn.Module):
         return self.body(x)
 
 
+class Ensemble(nn.Module):
+    """The mean of two heads: logits that are a residual addition."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleList([nn.Linear(192, 5), nn.Linear(192, 5)])
+
+    def forward(self, x):
+        x = torch.flatten(x, 1)
+        return (self.heads[0](x) + self.heads[1](x)) * 0.5
+
+
+class PooledNorm(nn.Module):
+    """A batch norm on pooled features as the logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+        self.norm = nn.BatchNorm1d(6)
+
+    def forward(self, x):
+        return self.norm(self.conv(x).mean((2, 3)))
+
+
+class Shifted(nn.Module):
+    """Zero padding of shifted pixels: no pixel code stands for its zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.dense = nn.Linear(384, 4)
+
+    def forward(self, x):
+        return self.dense(torch.relu(self.conv(x + 0.5)).flatten(1))
+
+
+def ending(*layers):
+    """A network whose last layer is not a product."""
+    return lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4), *layers)
+
+
+def convolution_to_the_end():
+    """Logits at several positions, with a step for each channel."""
+    return nn.Sequential(nn.Conv2d(3, 4, 7), nn.Flatten())
+
+
+def average_to_the_end():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(6), nn.Flatten())
+
+
+def maximum_to_the_end():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(6), nn.Flatten())
+
+
 CASES = [
+    (Ensemble, (3, 8, 8)), (PooledNorm, (3, 8, 8)), (Shifted, (3, 8, 8)), (ending(nn.ReLU()), (3, 8, 8)),
+    (ending(nn.LeakyReLU(0.2)), (3, 8, 8)), (convolution_to_the_end, (3, 8, 8)), (average_to_the_end, (3, 8, 8)),
+    (maximum_to_the_end, (3, 8, 8)),
     (SqueezeNet, (3, 32, 32)), (DenseNet, (3, 16, 16)), (ResNet, (3, 32, 32)), (LeNet5, (1, 28, 28)), (Signal, (2, 32)),
 ]  # fmt: skip
 
@@ -148,3 +206,27 @@ def test_users_architectures_compile_and_every_witness_agrees(kind, shape):
     got = emulator.run({"pixels": images})["logits"]
     # 8-bit weights and activations: a few percent of the spread of the logits, never another function.
     assert np.abs(got - wanted).max() < 0.25 * np.ptp(wanted)
+
+
+def test_relu6_limits_in_power_of_two_mode_too():
+    torch.manual_seed(1)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Conv2d(8, 8, 3), nn.ReLU6(), nn.Flatten(), nn.Linear(512, 5)
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(4)  # most values are beyond 6
+    images = np.random.default_rng(0).integers(0, 256, (32, 3, 12, 12)).astype(np.uint8)
+    recipe = ohmfold.Recipe(weight_bits=8, granularity="channel", scales="pow2")
+    artifact = ohmfold.compile(module, images, recipe)
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(images).float() / 255).numpy()
+    noise = np.square(ohmfold.Emulator(artifact)(images) - wanted).sum()
+    assert noise < 0.01 * np.square(wanted).sum()
+
+
+def test_an_export_that_changes_the_function_is_refused():
+    module = nn.Sequential(nn.AvgPool2d(2, 2, divisor_override=3), nn.Flatten(), nn.Linear(48, 4))
+    images = np.random.default_rng(0).integers(0, 256, (8, 3, 8, 8)).astype(np.uint8)
+    with pytest.raises(ExactnessError, match="differs from torch"):
+        ohmfold.compile(module, images)

@@ -11,7 +11,7 @@ from small_models import parsed
 from torch import nn
 
 import ohmfold
-from ohmfold.errors import ModelError, OutputError, RecipeError, UnsupportedError
+from ohmfold.errors import DataError, ModelError, OutputError, RecipeError, UnsupportedError
 from ohmfold.export import export_module
 from ohmfold.models.checkpoints import load_model
 from ohmfold.models.datasets import resolve_dataset
@@ -274,3 +274,34 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     with pytest.raises(OutputError):
         artifact.save(tmp_path / "no-such-folder" / "digits.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"bytes", lambda x: x])
+def test_what_is_no_model_is_refused_in_words(wrong):
+    with pytest.raises(ModelError, match="cannot compile a"):
+        ohmfold.compile(wrong, PIXELS)
+
+
+@pytest.mark.parametrize("runner", [ohmfold.Emulator, ohmfold.Twin])
+@pytest.mark.parametrize("wrong", [None, 3, nn.Linear(2, 2)])
+def test_what_is_no_artifact_is_refused_in_words(runner, wrong):
+    with pytest.raises(DataError, match="expected an artifact"):
+        runner(wrong)
+
+
+def test_a_recipe_that_is_no_recipe_is_refused():
+    with pytest.raises(RecipeError, match=r"expected ohmfold\.Recipe"):
+        ohmfold.compile(network(), PIXELS, {"weight_bits": 3})
+
+
+def test_integer_models_are_run_not_compiled(tmp_path):
+    ohmfold.compile(network(), PIXELS).save(tmp_path / "digits.onnx")
+    with pytest.raises(ModelError, match="run, not compiled"):
+        ohmfold.compile(tmp_path / "digits.onnx", PIXELS)
+
+
+def test_parts_that_are_frozen_stay_frozen():
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(32, 3)).train()
+    module[1].eval()
+    ohmfold.compile(module, PIXELS)
+    assert [part.training for part in module] == [True, False, True, True]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..emulator import HasProgram
     from ..program import Program
+    from ..source import HasProgram
     from .base import Attack, GradientSource
 
 __all__ = ["Evaluation", "evaluate"]

@@ -29,7 +29,7 @@ ACTIVATIONS_KEY = "ohmfold.activations"
 
 _BINS = 4096
 _CANDIDATES = 128
-_SMALLEST_LIMIT = 1e-30
+_SMALLEST_LIMIT = 255 * float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class CalibrateActivationsPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Measure, choose, insert."""
-        flow = Dataflow(model)
+        flow = Dataflow(model, clamps_at_limits=self.recipe.scales == "float")
         sources = [v for v in flow.coded if v.producer() is None or v.producer().op_type not in MOVES]  # type: ignore[union-attr]
         ranges = self._measure(model, flow, sources)
         pixels = model.graph.inputs[0]
@@ -102,9 +102,14 @@ class CalibrateActivationsPass(ir.passes.InPlacePass):
             if root is flow.groups[pixels]:
                 chosen[root] = np.float32(float(model.metadata_props[INPUT_SCALE])), 0
             else:
-                chosen[root] = self._scale(ranges[root], signed=signed), 128 if signed else 0
-            if root in ranges and ranges[root].limit == 0.0:
-                note(model, f"value '{root.name}': zero on every calibration image; its scale is 1")
+                largest = max(flow.upper_bounds.get(v, float("inf")) for v in flow.members(root))
+                chosen[root] = self._scale(ranges[root], largest, signed=signed), 128 if signed else 0
+                if ranges[root].limit < _SMALLEST_LIMIT:
+                    seen = f"at most {ranges[root].limit:.3g}" if ranges[root].limit else "zero"
+                    note(
+                        model,
+                        f"value '{root.name}': {seen} on every calibration image; its scale is arbitrary",
+                    )
         report = {}
         for value in flow.coded:
             scale, zero_point = chosen[flow.groups[value]]
@@ -138,13 +143,16 @@ class CalibrateActivationsPass(ir.passes.InPlacePass):
                     counts[root] += np.histogram(magnitude, bins=_BINS, range=(0.0, largest[root] or 1.0))[0]
         return {root: _Range(limit, counts[root]) for root, limit in largest.items()}
 
-    def _scale(self, found: _Range, *, signed: bool) -> np.float32:
+    def _scale(self, found: _Range, largest: float, *, signed: bool) -> np.float32:
+        """Return the scale of a group that saw `found` and cannot pass `largest`."""
         levels = 127 if signed else 255
         limit = choose_limit(
             found.histogram, found.limit, levels, self.recipe.calibration, self.recipe.percentile
         )
         if limit < _SMALLEST_LIMIT:
-            return np.float32(1.0)
+            return np.float32(
+                1.0 if largest == float("inf") or self.recipe.scales != "float" else largest / levels
+            )
         if self.recipe.scales == "float":
             return np.float32(limit / levels)
         above = float(power_of_two_at_least(np.asarray(limit / levels)))

@@ -275,16 +275,36 @@ def _concat(node: ir.Node) -> bool:
     return False
 
 
+def _refuse_empty_windows(node: ir.Node) -> None:
+    """With ceil_mode, refuse windows that lie in the padding alone: runtimes and versions disagree on them."""
+    if not attribute(node, "ceil_mode", 0):
+        return
+    size = [int(d or 0) for d in (static_shape(node.inputs[0]) or ())[2:]]  # type: ignore[arg-type]
+    names = ("kernel_shape", "strides", "dilations", "pads")
+    kernel, strides, dilations, pads = (list(attribute(node, name)) for name in names)
+    for axis, n in enumerate(size):
+        begin, end = pads[axis], pads[len(size) + axis]
+        steps = -(-(n + begin + end - (kernel[axis] - 1) * dilations[axis] - 1) // strides[axis])
+        if steps * strides[axis] >= n + begin:
+            raise _refuse(
+                node, f"with ceil_mode its last window on spatial axis {axis} lies in the padding alone"
+            )
+
+
 def _average_pool(node: ir.Node) -> bool:
     if node.inputs[0] is None:
         raise _refuse(node, "it has no input")
-    return _explicit_windows(node)
+    changed = _explicit_windows(node)
+    _refuse_empty_windows(node)
+    return changed
 
 
 def _max_pool(node: ir.Node) -> bool:
     if len(node.outputs) > 1 and node.outputs[1].uses():
         raise _refuse(node, "its second output (indices) is used")
-    return _explicit_windows(node)
+    changed = _explicit_windows(node)
+    _refuse_empty_windows(node)
+    return changed
 
 
 def _conv(node: ir.Node) -> bool:

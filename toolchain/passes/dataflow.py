@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import UnsupportedError
-from ..graph import constant, real_consumers
+from ..graph import attribute, constant, real_consumers
 from .canonicalise import tail_nodes
 
 if TYPE_CHECKING:
@@ -58,9 +58,16 @@ def activation_limits(node: ir.Node) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class Dataflow:
-    """The reading of one graph; computed once, when nothing changes the graph any more."""
+    """The reading of one graph; computed once, when nothing changes the graph any more.
+
+    Attributes:
+        model: The graph's model.
+        clamps_at_limits: Whether scales will put an activation's upper limit on the outermost code, so that
+            the clamp of the codes can stand for it; power-of-two scales are rounded up and do not.
+    """
 
     model: ir.Model
+    clamps_at_limits: bool = True
 
     @cached_property
     def tail(self) -> set[ir.Node]:
@@ -98,6 +105,8 @@ class Dataflow:
             for value in self.values
             if value.is_graph_output() or any(r in self.tail for r in real_consumers(value))
         ]
+        if not ends and self._ends_in_codes:
+            return []
         if len(ends) != 1:
             names = ", ".join(str(v.name) for v in ends)
             raise UnsupportedError(f"the model has {len(ends)} results ({names}), expected one: the logits")
@@ -115,6 +124,12 @@ class Dataflow:
             chain.insert(0, source)
         producer = chain[0].producer()
         return chain if producer is not None and producer.op_type in CORE_OPS else []
+
+    @property
+    def _ends_in_codes(self) -> bool:
+        """Whether the result is dequantised: the last layer's codes are the result, not its integers."""
+        results = [v for node in self.model.graph if node.op_type == "DequantizeLinear" for v in node.outputs]
+        return any(v.is_graph_output() or any(r in self.tail for r in real_consumers(v)) for v in results)
 
     @cached_property
     def nonnegative(self) -> set[ir.Value]:
@@ -143,7 +158,9 @@ class Dataflow:
             else:
                 continue
             if node.op_type in ACTIVATIONS:
-                bound = min(bound, activation_limits(node)[1])
+                lower, upper = activation_limits(node)
+                falling = node.op_type == "LeakyRelu" and float(attribute(node, "alpha", 0.01)) < 0
+                bound = float("inf") if falling else max(min(bound, upper), lower)
             found.update(dict.fromkeys(node.outputs, bound))
         return found
 
@@ -204,7 +221,8 @@ class Dataflow:
                 continue
             lower, upper = activation_limits(node)
             bounds = [self.upper_bounds.get(v, float("inf")) for v in self.members(node.outputs[0])]
-            if lower == 0 and max(bounds) <= upper:
+            unlimited = upper == float("inf")
+            if lower == 0 and max(bounds) <= upper and (unlimited or self.clamps_at_limits):
                 found.add(node)
         return found
 

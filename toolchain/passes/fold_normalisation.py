@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["INPUT_SCALE", "FoldNormalisationPass"]
 
+_NEAREST = 0.5 + 1e-6
 INPUT_SCALE = "ohmfold.input_scale"
 """Metadata key: the value of one pixel code, which the calibration feeds the model with."""
 
-_RESHAPES = ("Flatten", "Reshape")
 _HOMOGENEOUS = ("Flatten", "LeakyRelu", "MaxPool", "Pad", "Relu", "Reshape", "Transpose")
 """Operators f with f(c x) = c f(x) for c > 0 (Pad pads with zero here)."""
 
@@ -56,7 +56,7 @@ def _first_layers(value: ir.Value, *, uniform: bool) -> list[ir.Node] | None:
     for reader in real_consumers(value):
         if reader.op_type in ("Conv", "Gemm"):
             found.append(reader)
-        elif reader.op_type in (_HOMOGENEOUS if uniform else _RESHAPES):
+        elif reader.op_type in _HOMOGENEOUS if uniform else _flattens(reader):
             behind = _first_layers(reader.outputs[0], uniform=uniform)
             if behind is None or (not uniform and any(node.op_type == "Conv" for node in behind)):
                 return None
@@ -90,11 +90,25 @@ def _fold_into(node: ir.Node, affine: Affine) -> None:
     set_weights(node, w * scale, new_bias if bias is not None or affine.shift.any() else None)
 
 
+def _flattens(node: ir.Node) -> bool:
+    """Tell whether a node lines up the channels of a sample one after the other."""
+    return node.op_type == "Flatten" and int(attribute(node, "axis", 1)) == 1
+
+
 def _is_uniform(affine: Affine | None) -> bool:
     """Tell whether a map is one positive factor for all channels."""
     if affine is None:
         return True
     return bool((affine.scale == affine.scale[0]).all() and affine.scale[0] > 0 and not affine.shift.any())
+
+
+def _can_pad(layers: list[ir.Node], affine: Affine) -> bool:
+    """Tell whether a pixel code is near enough to the value that normalises to zero, where layers pad with it."""
+    if (affine.scale == 0).any():
+        return False
+    pads = any(node.op_type == "Conv" and any(attribute(node, "pads")) for node in layers)
+    codes, value = _pad_codes(affine, 255)
+    return not pads or bool(np.abs(codes - value).max() <= _NEAREST)
 
 
 def _pad_codes(affine: Affine, levels: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -146,7 +160,7 @@ class FoldNormalisationPass(ir.passes.InPlacePass):
     1. A chain of arithmetic with constants (or a batch norm) at the input is folded into the convolutions
        and dense layers that read it.
     2. Where such a convolution pads and the map has a shift, the padding becomes explicit: per channel the
-       pixel code nearest to -b/a.
+       pixel code nearest to -b/a, which must be within half a code.
     3. With `power_of_two` the factor 256/255 is folded the same way and the pixels' scale is 2**-8.
 
     A chain read by anything else stays, for the lowering to treat as a batch norm of its own; in
@@ -165,18 +179,19 @@ class FoldNormalisationPass(ir.passes.InPlacePass):
         chain, affine = affine_chain(pixels)
         end = chain[-1].outputs[0] if chain else pixels
         layers = _first_layers(end, uniform=_is_uniform(affine))
-        if affine is not None and (affine.scale == 0).any():
-            layers = None  # no pixel value normalises to zero there, so nothing can pad
+        if layers is not None and affine is not None and not _can_pad(layers, affine):
+            layers = None
         if layers is None and self.power_of_two:
             readers = ", ".join(sorted({n.op_type for n in real_consumers(end)})) or "the output"
             raise UnsupportedError(
                 f"scales = 'pow2': the pixels are read by {readers}; the factor 256/255 can only go into the weights "
-                "of convolutions and dense layers that alone read the (normalised) pixels, none of them times 0"
+                "of convolutions and dense layers that alone read the (normalised) pixels, padding with a code"
             )
         if layers is None or (affine is None and not self.power_of_two):
             if chain:
                 note(
-                    model, "the normalisation at the entry stays: other layers read it, or it multiplies by 0"
+                    model,
+                    "the normalisation at the entry stays: other layers read it, or no code pads like its zero",
                 )
             return ir.passes.PassResult(model, modified=False)
         shape = static_shape(pixels)

@@ -37,7 +37,8 @@ BIAS_LIMIT = 1 << 22
 
 _EXACT = 1 << 24
 _INT32_BIAS_LIMIT = 1 << 30
-_LARGEST_MULTIPLIER = (1 << 15) - 1
+_MULTIPLIERS = tuple((1 << bits) - 1 for bits in range(15, 7, -1))
+_SINGLE_MULTIPLIERS = tuple(1 << bits for bits in range(14, 3, -1))
 _POW2_MULTIPLIER = 1 << 14
 _SATURATING = 64
 """Weights above this magnitude can saturate the int16 pairs of u8 x s8 kernels on processors without VNNI."""
@@ -54,10 +55,14 @@ class Codes:
 
 @dataclass(frozen=True, eq=False)
 class Integers:
-    """An int32 value and the real value of its unit, shaped to broadcast against one sample."""
+    """An int32 value and the real value of its unit, shaped to broadcast against one sample.
+
+    `bound` is the largest magnitude of a sum of codes, for the batch norms that add a bias to it.
+    """
 
     value: ir.Value
     unit: NDArray[np.floating[Any]]
+    bound: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +226,28 @@ def _term(node: ir.Node, x: Codes, multiplier: int, name: str) -> ir.Value:
     return value
 
 
+def _largest_shift(node: ir.Node) -> float:
+    """Return the largest |beta / gamma| of a canonical batch norm: its bias, in units of its input."""
+    gamma, beta = (constant(value) for value in node.inputs[1:3])
+    if gamma is None or beta is None:
+        return 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.abs(beta.astype(np.float64) / gamma.astype(np.float64))
+    return float(np.where(beta == 0, 0.0, ratio).max(initial=0.0))
+
+
+def _multiplier(candidates: tuple[int, ...], reach: int, shift: float) -> int:
+    """Return the largest multiplier with which sum and bias together stay below 2**24, else the smallest.
+
+    A large multiplier keeps the ratio of two scales, a small one leaves room for the bias of a batch norm:
+    `shift` is that bias in codes.
+    """
+    for candidate in candidates:
+        if candidate * reach + candidate * shift < _EXACT - 1:
+            return candidate
+    return candidates[-1]
+
+
 def _reach(x: Codes) -> int:
     return max(x.zero_point, 255 - x.zero_point)
 
@@ -241,9 +268,9 @@ def _sum(node: ir.Node, context: Context) -> Integers:
                 "cannot be exact with scales = 'pow2'"
             )
     else:
-        normalised = any(r.op_type == "BatchNormalization" for r in real_consumers(node.outputs[0]))
-        budget = _EXACT - 1 - (BIAS_LIMIT if normalised else 0)
-        largest = min(_LARGEST_MULTIPLIER, budget // (_reach(a) + _reach(b)))
+        readers = [r for r in real_consumers(node.outputs[0]) if r.op_type == "BatchNormalization"]
+        shift = max((_largest_shift(r) for r in readers), default=0.0) / float(scales.max())
+        largest = _multiplier(_MULTIPLIERS, _reach(a) + _reach(b), shift)
         unit = float(scales.max()) / largest
         multipliers = np.rint(scales / unit)
     first, second = (
@@ -253,7 +280,8 @@ def _sum(node: ir.Node, context: Context) -> Integers:
     acc = emit(
         node, "Add", [first, second], name=layer, output=f"{layer}.accumulator", dtype=ir.DataType.INT32
     )
-    context.sums[node] = Integers(acc, np.asarray(unit))
+    bound = int(sum(m * _reach(x) for m, x in zip(multipliers, (a, b), strict=True)))
+    context.sums[node] = Integers(acc, np.asarray(unit), bound)
     return context.sums[node]
 
 
@@ -265,21 +293,22 @@ def _batch_norm(node: ir.Node, context: Context) -> Integers:
         acc = _sum(source, context)
     else:
         x = _operand(node)
-        value = _term(node, x, _POW2_MULTIPLIER, layer)
-        acc = Integers(value, np.asarray(np.float64(x.scale) / _POW2_MULTIPLIER))
+        multiplier = _multiplier(_SINGLE_MULTIPLIERS, _reach(x), _largest_shift(node) / float(x.scale))
+        value = _term(node, x, multiplier, layer)
+        acc = Integers(value, np.asarray(np.float64(x.scale) / multiplier), multiplier * _reach(x))
     gamma, beta = (constant(value) for value in node.inputs[1:3])
     shape = static_shape(node.outputs[0]) or ()
     if gamma is None or beta is None:
         raise UnsupportedError(f"node '{layer}' (BatchNormalization): its parameters are not constant")
     scale, shift, unit = gamma.astype(np.float64), beta.astype(np.float64), float(acc.unit)
-    floor = np.abs(shift) / (BIAS_LIMIT * unit)
+    floor = np.abs(shift) / ((_EXACT - 1 - acc.bound) * unit)
     small = np.abs(scale) < floor
     if small.any():
         scale = np.where(small, np.where(scale < 0, -floor, floor), scale)
         note(
             context.model,
             f"node '{layer}': {int(small.sum())} channels have a gamma so small that their integer bias would pass "
-            f"2^22; it got a floor",
+            f"2^24; a floor moves them by at most {acc.bound / (_EXACT - 1 - acc.bound):.2%} of their beta",
         )
     scale = np.where(scale == 0, np.finfo(np.float32).tiny, scale)
     bias = np.rint(shift / (scale * unit)).astype(np.int32)

@@ -303,43 +303,48 @@ def _take_codes(model: ir.Model, pixels: ir.Value, codes: ir.Value) -> None:
 
 
 def _lower_logits(chain: list[ir.Value], context: Context) -> None:
-    """Lower the last layer and its reshapings: int32 as long as possible, then one float32 product."""
-    core = chain[0].producer()
-    if core is None:
+    """Lower the last layer and its reshapings.
+
+    With one unit for all logits the reshapings work on the integers and one float32 product follows; units
+    that differ are multiplied where their axes still are the layer's own.
+    """
+    core, last = chain[0].producer(), chain[-1]
+    end = last.producer()
+    if core is None or end is None:
         raise UnsupportedError("the logits are made by no layer")
     integers = BUILDERS[core.op_type](core, context)
-    reshaped, unit = integers.value, integers.unit
-    scalar = unit.size == 1
-    names = [f"{core.name}.accumulator", *(f"{value.name}.accumulator" for value in chain[1:])]
-    if len(chain) > 1 and not scalar and unit.size != unit.shape[0]:
-        raise UnsupportedError(f"layer '{core.name}': its logits have a scale per position and are reshaped")
-    for value, name in zip(chain[1:], names[1:], strict=True):
-        node = value.producer()
+    unit = integers.unit.reshape(()) if integers.unit.size == 1 else integers.unit
+    multiplier = unit.astype(np.float32)
+    _check_pow2(core, multiplier, context)
+    name, scope = str(last.name), f"{core.name}.logits"
+    last.name = f"{name}.replaced"
+    if unit.ndim == 0:
+        names = [f"{value.name}.accumulator" for value in chain[1:]]
+        value = _reshaped(integers.value, chain[1:], names, ir.DataType.INT32)
+        result = _scaled(end, Integers(value, unit, integers.bound), multiplier, scope, name)
+    else:
+        names = [f"{core.name}.real", *(str(value.name) for value in chain[1:-1]), name][-len(chain) :]
+        real = _scaled(core, integers, multiplier, scope, names[0])
+        result = _reshaped(real, chain[1:], names[1:], ir.DataType.FLOAT)
+    result.shape = last.shape
+    replace_value(last, result)
+
+
+def _reshaped(value: ir.Value, steps: list[ir.Value], names: list[str], dtype: ir.DataType) -> ir.Value:
+    """Emit the reshapings that make each of `steps`, on another value."""
+    for step, name in zip(steps, names, strict=True):
+        node = step.producer()
         if node is None:
-            continue
-        operands = [reshaped, *node.inputs[1:]]
+            raise UnsupportedError(f"value '{step.name}' is made by no layer")
         attributes = {key: attr.value for key, attr in node.attributes.items()}
-        reshaped = emit(
+        value = emit(
             node,
             node.op_type,
-            operands,
+            [value, *node.inputs[1:]],
             attributes,
             name=node.name or name,
             output=name,
-            dtype=ir.DataType.INT32,
+            dtype=dtype,
         )
-        reshaped.shape = value.shape
-    last = chain[-1]
-    rank = len(last.shape) if last.shape is not None else 2
-    if not scalar and len(chain) > 1:
-        unit = unit.reshape(-1, *(1,) * (rank - 2))
-    multiplier = unit.astype(np.float32)
-    _check_pow2(core, multiplier, context)
-    producer = last.producer()
-    if producer is None:
-        raise UnsupportedError("the logits are made by no layer")
-    name = str(last.name)
-    last.name = f"{name}.replaced"
-    result = _scaled(producer, Integers(reshaped, unit), multiplier, f"{core.name}.logits", name)
-    result.shape = last.shape
-    replace_value(last, result)
+        value.shape = step.shape
+    return value

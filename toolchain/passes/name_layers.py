@@ -60,11 +60,17 @@ class NameLayersPass(ir.passes.InPlacePass):
 
     1. Weights called `features.3.weight` (or a parametrised original) make the layer `features.3`.
     2. Weights without such a name leave the node its own name.
-    3. Layers that share weights get `#2`, `#3`, ... from the second use on.
+    3. Layers that share weights get `#2`, `#3`, ... from the second use on, and so do other nodes of one name.
     """
 
     def requires(self, model: ir.Model) -> None:
-        """Refuse a model without any layer that has constant weights."""
+        """Refuse an integer model, and one without any layer that has constant weights."""
+        for value in model.graph.inputs:
+            if value.dtype is not None and value.dtype.is_integer():
+                raise ModelError(
+                    f"input '{value.name}' has type {value.dtype}, expected float32 pixels in [0, 1]; integer models "
+                    "are run, not compiled"
+                )
         if not layers_with_weights(model):
             raise ModelError(
                 "the model has no Conv, Gemm or MatMul with constant weights: there is nothing to compile"
@@ -80,4 +86,21 @@ class NameLayersPass(ir.passes.InPlacePass):
             name = name if seen[name] == 1 else f"{name}#{seen[name]}"
             modified |= node.name != name
             node.name = name
+        _separate_others(model)
         return ir.passes.PassResult(model, modified)
+
+
+def _separate_others(model: ir.Model) -> None:
+    """Give nodes without weights names that no other node has."""
+    layers = set(layers_with_weights(model))
+    taken = {node.name for node in layers}
+    for node in model.graph:
+        if node in layers:
+            continue
+        wanted, count = node.name or node.op_type, 1
+        name = wanted
+        while name in taken:
+            count += 1
+            name = f"{wanted}#{count}"
+        node.name = name
+        taken.add(name)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import onnx_ir as ir
 import pytest
-from small_models import parsed
+from small_models import parsed, run_float
 
 import ohmfold
 from ohmfold.errors import DataError, ModelError, RangeError, UnsupportedError
@@ -115,11 +115,23 @@ def test_one_residual_sum_is_requantised_for_the_skip_path_and_for_the_batch_nor
     assert all(0 < m < 2**15 for m in first.multipliers)
 
 
-def test_a_tiny_gamma_gets_a_floor_and_the_report_says_so():
-    artifact = compiled(ADD, **add_arrays([1.0, 1e-30]))
-    biases = [f.bias for f in artifact.program.layers if isinstance(f, Requantise) and f.bias is not None]
-    assert max(np.abs(b).max() for b in biases) <= 2**22
+@pytest.mark.parametrize("gamma", [0.0, 1e-30])
+def test_a_channel_whose_gamma_is_nothing_keeps_its_beta_within_a_code(gamma):
+    arrays = {**add_arrays([1.0, gamma]), "s": np.array([0.5, 1.0], np.float32)}
+    artifact = compiled(ADD, **arrays)
     assert any("floor" in line for line in artifact.notes)
+    codes = ohmfold.Emulator(artifact).trace(IMAGES)["r.codes"][:, 1].astype(int)
+    scale = artifact.metadata()["activations"]["r"]["scale"]
+    assert np.abs(codes - 1.0 / scale).max() <= 1.5  # half a code of rounding, one of the floor
+
+
+def test_a_small_gamma_beside_a_large_beta_keeps_its_signal():
+    arrays = {**add_arrays([0.02, -0.02]), "s": np.array([1.5, -1.5], np.float32)}
+    model = parsed(ADD, **arrays)
+    wanted = run_float(model, pixels=IMAGES.astype(np.float32) / np.float32(255))
+    recipe = ohmfold.Recipe(weight_bits=8, granularity="channel")
+    got = ohmfold.Emulator(ohmfold.compile(model, IMAGES, recipe))(IMAGES)
+    assert np.square(wanted - got).sum() < 1e-3 * np.square(wanted).sum()
 
 
 @pytest.mark.parametrize("gamma", [[1.0, -0.7], [1e-30, 0.0]])
@@ -260,7 +272,6 @@ def test_the_report_of_activations_is_json_by_value_name():
 def test_bias_correction_brings_the_mean_output_back():
     arrays = conv_relu_arrays()
     model = parsed(CONV_RELU, **arrays)
-    from small_models import run_float
 
     wanted = run_float(model, pixels=IMAGES.astype(np.float32) / np.float32(255)).mean(axis=0)
     errors = {}
