@@ -284,6 +284,8 @@ def certify(
         raise DataError(
             f"batch sizes {sizes} need 1 to {len(images)} images; give more images or smaller batches"
         )
+    if not threads or min(threads) < 1:
+        raise DataError(f"thread counts {tuple(threads)}: expected whole numbers from 1")
     emulator = Emulator(program)
     feeds = {size: {program.inputs[0].name: images[:size]} for size in sizes}
     traces = {size: _exact_trace(emulator, images[:size]) for size in sizes}

@@ -245,3 +245,9 @@ def test_a_written_out_convolution_rounds_like_onnxruntime_where_the_evaluators_
     assert run_onnxruntime(data, {"x": x})["y"].item() == 0  # 3 * float32(1/6) is 0.5 in float32
     assert ReferenceEvaluator(model).run(None, {"x": x})[0].item() == 1  # and 0.50000001 in float64
     assert run_reference_evaluator(data, {"x": x}).values["y"].item() == 0
+
+
+@pytest.mark.parametrize("threads", [(), (0,), (1, -1)])
+def test_thread_counts_below_one_are_refused(threads):
+    with pytest.raises(DataError, match="thread counts"):
+        certify(BYTES, IMAGES, threads=threads)
