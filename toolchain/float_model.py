@@ -8,7 +8,7 @@ from onnx_ir.passes import common
 from ..errors import ModelError
 from .graph import add_initializer, attribute
 
-__all__ = ["prepare_float_model"]
+__all__ = ["IR_VERSION", "OPSET", "prepare_float_model"]
 
 OPSET = 21
 IR_VERSION = 10

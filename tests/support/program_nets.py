@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from ohmfold.toolchain.program import Program, TensorSpec
 
@@ -42,3 +43,20 @@ class Net:
     def program(self, logits, codes=None):
         spec = self.tensors["pixels"]
         return Program((spec,), (self.tensors[logits],), tuple(self.layers), self.tensors, logits, codes)
+
+
+def images_for(program, batch, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (batch, *program.inputs[0].shape[1:]), np.uint8)
+    images[1:3] = np.array([0, 255], np.uint8)[: len(images[1:3])].reshape(-1, *[1] * (images.ndim - 1))
+    return images
+
+
+def pixels_of(images):
+    return torch.from_numpy(images).float() / 255
+
+
+def same_bits(found, expected):
+    return found.dtype == torch.float32 and np.array_equal(
+        found.detach().numpy().view(np.int32), expected.view(np.int32)
+    )

@@ -12,7 +12,7 @@ import numpy as np
 import onnx.parser
 import pytest
 import torch
-from program_nets import FLOAT32, INT8, INT32, UINT8, Net
+from program_nets import FLOAT32, INT8, INT32, UINT8, Net, images_for, pixels_of, same_bits
 
 from ohmfold.errors import DataError, ExactnessError, RangeError, UnsupportedError
 from ohmfold.toolchain import twin_layers
@@ -34,23 +34,6 @@ from ohmfold.toolchain.program import (
 )
 from ohmfold.toolchain.reference import run_reference
 from ohmfold.toolchain.twin import Twin, exact_accumulators
-
-
-def images_for(program, batch, seed=0):
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (batch, *program.inputs[0].shape[1:]), np.uint8)
-    images[1:3] = np.array([0, 255], np.uint8)[: len(images[1:3])].reshape(-1, *[1] * (images.ndim - 1))
-    return images
-
-
-def pixels_of(images):
-    return torch.from_numpy(images).float() / 255
-
-
-def same_bits(found, expected):
-    return found.dtype == torch.float32 and np.array_equal(
-        found.detach().numpy().view(np.int32), expected.view(np.int32)
-    )
 
 
 def dense(net, weight, *, requantisation=None, bias=None):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from program_nets import UINT8, Net
+from program_nets import UINT8, Net, images_for, pixels_of, same_bits
 
 from ohmfold.toolchain.emulator import Emulator
 from ohmfold.toolchain.program import (
@@ -212,23 +211,6 @@ def programs(draw, first=None):
         if np.prod(net.shape) > 4000:
             break
     return head(net, data)
-
-
-def images_for(program, batch, seed=0):
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (batch, *program.inputs[0].shape[1:]), np.uint8)
-    images[1:3] = np.array([0, 255], np.uint8)[: len(images[1:3])].reshape(-1, *[1] * (images.ndim - 1))
-    return images
-
-
-def pixels_of(images):
-    return torch.from_numpy(images).float() / 255
-
-
-def same_bits(found, expected):
-    return found.dtype == torch.float32 and np.array_equal(
-        found.detach().numpy().view(np.int32), expected.view(np.int32)
-    )
 
 
 @pytest.mark.parametrize("step", STEPS)

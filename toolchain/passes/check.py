@@ -6,12 +6,10 @@ import onnx
 import onnx_ir as ir
 
 from ...errors import ModelError
+from ..float_model import IR_VERSION, OPSET
 from ..reader import read_program
 
-__all__ = ["IR_VERSION", "OPSET", "CheckPass"]
-
-OPSET = 21
-IR_VERSION = 10
+__all__ = ["CheckPass"]
 
 
 class CheckPass(ir.passes.InPlacePass):
