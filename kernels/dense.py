@@ -1,4 +1,4 @@
-"""Exact dense layers on codes: `(x - z) @ weight + bias`, and the requantisation if one is asked for."""
+"""Exact dense layers on arrays: `(x - z) @ weight + bias`, and the requantisation if one is asked for."""
 
 from __future__ import annotations
 
@@ -6,29 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cache import kernel
-from .gemm import check_operands, multiply, output_stage, pack_weight, row_table, unsigned_view
+from .codes import SIGN, code_multiplier, map_codes, unsigned_view
+from .conv_maps import SPARE_BYTES, ConvMaps
+from .isa import chosen
+from .layout import MapLayout
+from .packing import aligned_empty
 from .requantise import requantise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .isa.base import InstructionSet
     from .requantise import CodeFormat
 
 __all__ = ["Dense"]
-
-# Rows packed at a time: 64 rows of K = 3136 are 400 KB of int16 and stay in a second-level cache.
-BLOCK_ROWS = 64
-
-ONE_SEGMENT = np.zeros(1, np.int64)
-
-
-@kernel
-def _pack_rows(x: Any, first: int, rows: int, flip: Any, zero_point: Any, stride: int, packed: Any) -> None:
-    """Rows of codes less their zero point, each padded to an even length."""
-    for r in range(rows):
-        for k in range(x.shape[1]):
-            packed[r * stride + k] = np.int16(x[first + r, k] ^ flip) - zero_point
 
 
 class Dense:
@@ -42,6 +33,7 @@ class Dense:
         bias: int32 `(N,)`, or None.
         input_zero_point: Code of the input that stands for zero.
         codes: Requantisation, or None; its multiplier is a scalar or `(N,)`.
+        isa: The instruction set; by default the one that `isa.chosen` tells.
 
     Raises:
         TypeError: An operand has the wrong element type.
@@ -55,65 +47,60 @@ class Dense:
         *,
         input_zero_point: int = 0,
         codes: CodeFormat | None = None,
+        isa: InstructionSet | None = None,
     ) -> None:
         if weight.ndim != 2:
             raise ValueError(f"a dense weight is (K, N), not {weight.shape}")
         self.shape = (int(weight.shape[0]), int(weight.shape[1]))
-        check_operands(weight, bias, self.shape[1])
-        if codes is not None and codes.multiplier.size not in (1, self.shape[1]):
-            raise ValueError(f"a multiplier is () or ({self.shape[1]},), not {codes.multiplier.shape}")
-        self.input_zero_point = input_zero_point
+        if codes is not None:
+            code_multiplier(codes, self.shape[1])
         self.codes = codes
-        self._packed = pack_weight(weight[np.newaxis, np.newaxis])
-        columns, padded = self._packed.columns, self._packed.padded
-        self._plain = output_stage(bias, None, 1, columns, padded)
-        self._stage = output_stage(bias, codes, 1, columns, padded)
+        self._weight = np.ascontiguousarray(weight.T)[:, :, np.newaxis, np.newaxis]
+        self._bias = bias
+        self._isa = isa or chosen()
+        self._zero_point = input_zero_point
+        self._kernels: dict[tuple[bool, bool], ConvMaps] = {}
+        self._kernel(np.dtype(np.uint8 if input_zero_point >= 0 else np.int8), plain=codes is None)
 
     def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
         """The layer's output for codes `(M, K)`."""
-        return self._run(x, self._stage)
+        return self._run(x, plain=self.codes is None)
 
     def accumulate(self, x: NDArray[Any]) -> NDArray[np.int32]:
         """The int32 accumulators `(M, N)`, bias included, whatever the layer's output is."""
-        return self._run(x, self._plain)
+        return self._run(x, plain=True)
 
     def requantise(self, acc: NDArray[np.int32]) -> NDArray[Any]:
         """Codes from accumulators (returned as they are by a layer without requantisation)."""
         return acc if self.codes is None else requantise(acc, None, self.codes)
 
-    def _run(self, x: NDArray[Any], stage: Any) -> NDArray[Any]:
+    def _kernel(self, dtype: np.dtype[Any], *, plain: bool) -> ConvMaps:
+        """The kernel for codes of a type, with or without the requantisation, made on first use."""
+        signed = dtype == np.int8
+        if (signed, plain) not in self._kernels:
+            codes = None if plain or self.codes is None else map_codes(self.codes, self.shape[1])
+            self._kernels[signed, plain] = ConvMaps(
+                self._weight,
+                self._bias,
+                zero_point=self._zero_point + (SIGN if signed else 0),
+                codes=codes,
+                input=MapLayout(self.shape[0]),
+                output=MapLayout(self.shape[1]),
+                isa=self._isa,
+            )
+        return self._kernels[signed, plain]
+
+    def _run(self, x: NDArray[Any], *, plain: bool) -> NDArray[Any]:
         if x.ndim != 2 or x.shape[1] != self.shape[0]:
             raise ValueError(f"a dense input is (M, {self.shape[0]}), not {x.shape}")
-        data, flip, zero_point = unsigned_view(x, self.input_zero_point)
-        columns = self.shape[1]
-        length = 2 * self._packed.pairs
-        out = stage.empty((x.shape[0], columns))
-        block = min(BLOCK_ROWS, x.shape[0])
-        scratch = np.zeros(block * length, np.int16)
-        rows = np.arange(block, dtype=np.int64)
-        x_starts = row_table(rows * length)
-        for first in range(0, x.shape[0] if columns else 0, BLOCK_ROWS):
-            count = min(block, x.shape[0] - first)
-            _pack_rows(data, first, count, flip, zero_point, length, scratch)
-            multiply(
-                scratch,
-                x_starts,
-                0,
-                ONE_SEGMENT,
-                self._packed.pairs,
-                self._packed.data,
-                columns,
-                stage.bias,
-                stage.multiplier,
-                stage.low,
-                stage.high,
-                stage.zero,
-                out.reshape(-1),
-                (rows + first) * columns,
-                0,
-                1,
-                count,
-                1,
-            )
-        result: NDArray[Any] = stage.finish(out)
-        return result
+        data, flip, _ = unsigned_view(x, self._zero_point)
+        source = aligned_empty(x.size + SPARE_BYTES)
+        np.bitwise_xor(data.reshape(-1), flip, out=source[: x.size])
+        out = np.empty((x.shape[0], self.shape[1]), np.int32 if plain else np.uint8)
+        if out.size:
+            scratch = aligned_empty(self._isa.scratch_bytes // 4, np.int32)
+            self._kernel(x.dtype, plain=plain)(source, out.reshape(-1), x.shape[0], scratch)
+        if plain or self.codes is None or self.codes.dtype == np.uint8:
+            return out
+        out ^= np.uint8(SIGN)
+        return out.view(np.int8)

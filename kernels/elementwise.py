@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cache import kernel
-from .gemm import unsigned_view
+from .codes import unsigned_view
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

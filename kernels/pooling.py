@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cache import kernel
-from .gemm import unsigned_view
+from .codes import unsigned_view
 from .windows import output_length, spatial_pads
 
 if TYPE_CHECKING:

@@ -1,13 +1,12 @@
 """The emulator: a Program run exactly, on kernels that know integers only.
 
-Batches are cut into chunks so that the intermediate maps of one chunk stay small, and chunks run on a few
-threads (the kernels release the GIL). Every sample is computed by itself, so neither the cut nor the number
-of threads changes a bit. The layers after the first that mixes samples run once, on the whole batch.
+The layers that compute every sample by itself run by a plan (see `toolchain.planning`), piece by piece, on a few
+threads (the kernels release the GIL); neither the cut nor the number of threads changes a bit. The layers after
+the first that mixes samples run once, on the whole batch.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError, ModelError, OhmfoldError
+from ..kernels.isa import chosen, find
 from .execution import batch_prefix, prepare
+from .planning import PIECE_SAMPLES, MemoryReport, Plan
 from .program import Dense, Program
 from .source import program_of
 
@@ -33,41 +34,69 @@ if TYPE_CHECKING:
 
 __all__ = ["Emulator"]
 
-# Memory for the tensors of one chunk, and the most samples it holds.
-CHUNK_BYTES = 1 << 24
-CHUNK_SAMPLES = 128
+# Plans that are kept, for callers that ask for different tensors in turn.
+PLANS = 8
 
 
 class Emulator:
     """Runs a program bit by bit as the device would.
 
-    An emulator may be called from several threads at once.
+    An emulator may be called from several threads at once, and in forked children.
 
     Args:
         source: A program, an artifact, or the path of an artifact's file.
-        threads: How many threads run chunks of a batch; by default the processors that this process may use.
+        threads: How many threads run pieces of a batch; by default the processors that this process may use.
+        isa: Name of the instruction set, one of `ohmfold.kernels.isa.available()`; by default the one that
+            `OHMFOLD_ISA` names, or else the best.
 
     Attributes:
         program: The program that runs.
+        isa: Name of the instruction set.
 
     Raises:
         ModelError: The file cannot be read as an artifact.
         UnsupportedError: The program holds an operator that cannot be executed.
-        OhmfoldError: `threads` is less than 1.
+        MissingDependencyError: This machine lacks the instruction set.
+        OhmfoldError: `threads` is less than 1, or no instruction set has this name.
     """
 
     program: Program
 
-    def __init__(self, source: Program | HasProgram | str | Path, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        source: Program | HasProgram | str | Path,
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> None:
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise OhmfoldError(f"found {threads!r} threads; the emulator needs a whole number, at least 1")
         self.program = program_of(source)
         self.threads = threads or _available_processors()
+        self._isa = chosen() if isa is None else find(isa)
+        self.isa = self._isa.name
         self._last_use = self.program.last_use()
         self._read = frozenset(name for layer in self.program.layers for name in layer.inputs)
-        self._runners: tuple[Runner, ...] = tuple(prepare(layer) for layer in self.program.layers)
         self._prefix = batch_prefix(self.program)
-        self._chunk = _chunk_samples(self.program)
+        self._rest: tuple[Runner, ...] = tuple(
+            prepare(layer) for layer in self.program.layers[self._prefix :]
+        )
+        self._plans: dict[frozenset[str], Plan] = {}
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        if self._prefix:
+            outputs = [spec.name for spec in self.program.outputs]
+            self._plan(frozenset(outputs if self.program.logits is None else [self.program.logits]))
+
+    @property
+    def memory(self) -> MemoryReport:
+        """Activation memory that one thread allocates to compute the program's outputs.
+
+        Raises:
+            OhmfoldError: No layer of the program computes every sample by itself.
+        """
+        if not self._prefix:
+            raise OhmfoldError("the program's layers mix samples; they run on arrays, without a plan")
+        return self._plan(frozenset(spec.name for spec in self.program.outputs)).memory
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Logits of a batch.
@@ -149,40 +178,59 @@ class Emulator:
         return list(dict.fromkeys(names))
 
     def _evaluate(self, inputs: Mapping[str, NDArray[Any]], names: Collection[str]) -> Arrays:
-        """Check the inputs, run the chunks and then the layers that need the whole batch."""
+        """Check the inputs, run the planned layers and then those that need the whole batch."""
         if (parts := _fixed_batches(self.program, inputs)) is not None:
             return _joined(
                 [self._evaluate(part, names) for part in parts], len(next(iter(parts[0].values())))
             )
-        checked = _check_inputs(self.program.inputs, inputs)
-        if not self._prefix:
-            return self._layers(checked, 0, len(self._runners), frozenset(names))
-        batch = next(iter(checked.values()))
-        samples = batch.shape[0]
-        carried = _crossing(self.program, self._prefix, names)
-        size = max(1, min(self._chunk, -(-samples // self.threads)))
+        tensors = _check_inputs(self.program.inputs, inputs)
+        wanted = frozenset(names)
+        if self._prefix:
+            tensors = self._pieces(self._plan(wanted), tensors)
+        if self._rest:
+            tensors = self._layers(tensors, wanted)
+        return {name: tensors[name] for name in names}
+
+    def _pieces(self, plan: Plan, inputs: Arrays) -> Arrays:
+        """Run the planned layers on pieces of the batch, on the threads."""
+        samples = next(iter(inputs.values())).shape[0]
+        size = max(1, min(PIECE_SAMPLES, -(-samples // self.threads)))
+        if samples <= size:
+            return plan.run(inputs)
         pieces = [
-            {name: value[start : start + size] for name, value in checked.items()}
-            for start in range(0, max(1, samples), size)
+            {name: value[start : start + size] for name, value in inputs.items()}
+            for start in range(0, samples, size)
         ]
-
-        def run_prefix(piece: Arrays) -> Arrays:
-            return self._layers(piece, 0, self._prefix, carried)
-
-        if len(pieces) == 1 or self.threads == 1:
-            parts = [run_prefix(piece) for piece in pieces]
+        if self.threads == 1:
+            parts = [plan.run(piece) for piece in pieces]
         else:
-            with ThreadPoolExecutor(min(self.threads, len(pieces)), "ohmfold-emulator") as pool:
-                parts = list(pool.map(run_prefix, pieces))
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return self._layers(joined, self._prefix, len(self._runners), frozenset(names))
+            parts = list(self._executor().map(plan.run, pieces))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _layers(self, tensors: Arrays, first: int, last: int, keep: frozenset[str]) -> Arrays:
-        """Run layers `first` to `last - 1`; free each tensor after its last use; return those in `keep`."""
+    def _plan(self, names: frozenset[str]) -> Plan:
+        """The plan that leads to some tensors, made on first use."""
+        plan = self._plans.get(names)
+        if plan is None:
+            keep = _crossing(self.program, self._prefix, names)
+            plan = Plan(self.program, self._prefix, keep, self._isa)
+            if len(self._plans) >= PLANS:
+                self._plans = {}
+            self._plans[names] = plan
+        return plan
+
+    def _executor(self) -> ThreadPoolExecutor:
+        """The threads; a forked child, in which its parent's do not run, gets its own."""
+        process = os.getpid()
+        if self._pool is None or self._pool[0] != process:
+            self._pool = process, ThreadPoolExecutor(self.threads, "ohmfold-emulator")
+        return self._pool[1]
+
+    def _layers(self, tensors: Arrays, keep: frozenset[str]) -> Arrays:
+        """Run the layers that the plan leaves; free each tensor after its last use; return those in `keep`."""
         live = dict(tensors)
         wanted = keep | self._read
-        for index in range(first, last):
-            layer, runner = self.program.layers[index], self._runners[index]
+        for index, runner in enumerate(self._rest, self._prefix):
+            layer = self.program.layers[index]
             try:
                 live.update(runner(tuple(live[name] for name in layer.inputs), wanted))
             except (TypeError, ValueError) as error:
@@ -226,25 +274,15 @@ def _available_processors() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-def _chunk_samples(program: Program) -> int:
-    """How many samples fit a chunk: one layer's tensors, by the program's shapes, within `CHUNK_BYTES`."""
-
-    def sample_bytes(name: str) -> int:
-        spec = program.tensors.get(name)
-        if spec is None or spec.shape is None:
-            return 0
-        return math.prod(d for d in spec.shape[1:] if d is not None) * spec.dtype.itemsize
-
-    largest = max(
-        (sum(map(sample_bytes, (*layer.inputs, *layer.outputs))) for layer in program.layers), default=0
-    )
-    return max(1, min(CHUNK_SAMPLES, CHUNK_BYTES // max(1, largest)))
-
-
 def _crossing(program: Program, prefix: int, names: Collection[str]) -> frozenset[str]:
-    """Tensors of the chunked prefix that are wanted or that the rest of the program reads."""
+    """Tensors of the planned prefix that are wanted or that the rest of the program reads."""
     read = {name for layer in program.layers[prefix:] for name in layer.inputs}
-    return frozenset(read | set(names))
+    known = {spec.name for spec in program.inputs}
+    for layer in program.layers[:prefix]:
+        known.update(layer.outputs)
+        if isinstance(layer, Dense) and layer.accumulator is not None:
+            known.add(layer.accumulator)
+    return frozenset((read | set(names)) & known)
 
 
 def _check_inputs(specs: tuple[TensorSpec, ...], inputs: Mapping[str, NDArray[Any]]) -> Arrays:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ohmfold.kernels.conv import Convolution
+from ohmfold.kernels.isa import BY_NAME, available
 
 
 def direct_convolution(x, weight, zero_point, strides, pads, dilations, groups):
@@ -78,6 +79,7 @@ def convolutions(draw):
 
 @settings(max_examples=250, deadline=None)
 @given(
+    isa=st.sampled_from([*available(), "amx-model"]),
     case=convolutions(),
     input_type=st.sampled_from([np.uint8, np.int8]),
     output_type=st.sampled_from([None, np.uint8, np.int8]),
@@ -87,7 +89,7 @@ def convolutions(draw):
     seed=st.integers(0, 2**32 - 1),
 )
 def test_equals_a_direct_sum_in_int64(
-    case, input_type, output_type, magnitude, multiplier_kind, with_bias, seed
+    isa, case, input_type, output_type, magnitude, multiplier_kind, with_bias, seed
 ):
     rng = np.random.default_rng(seed)
     limits = np.iinfo(input_type)
@@ -124,6 +126,7 @@ def test_equals_a_direct_sum_in_int64(
         dilations=case.dilations,
         groups=case.groups,
         codes=codes,
+        isa=BY_NAME[isa],
     )
     result = layer(x)
     assert result.dtype == wanted.dtype

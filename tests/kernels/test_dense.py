@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ohmfold.kernels.dense import BLOCK_ROWS, Dense
+from ohmfold.kernels.dense import Dense
+from ohmfold.kernels.isa import BY_NAME, available
 
 
 def draw_codes(rng, shape, dtype):
@@ -32,9 +33,8 @@ def round_codes(acc, multiplier, zero_point, dtype):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    rows=st.sampled_from(
-        [0, 1, 2, 3, 4, 5, 7, BLOCK_ROWS - 1, BLOCK_ROWS, BLOCK_ROWS + 1, 2 * BLOCK_ROWS + 5]
-    ),
+    isa=st.sampled_from([*available(), "amx-model"]),
+    rows=st.sampled_from([0, 1, 2, 3, 4, 5, 7, 11, 12, 13, 191, 192, 193, 389]),
     depth=st.integers(0, 70),
     columns=st.integers(0, 40),
     input_type=st.sampled_from([np.uint8, np.int8]),
@@ -44,7 +44,9 @@ def round_codes(acc, multiplier, zero_point, dtype):
     with_bias=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_equals_int64_numpy(rows, depth, columns, input_type, output_type, kind, per_column, with_bias, seed):
+def test_equals_int64_numpy(
+    isa, rows, depth, columns, input_type, output_type, kind, per_column, with_bias, seed
+):
     rng = np.random.default_rng(seed)
     limits = np.iinfo(input_type)
     zero_point = int(rng.choice([limits.min, limits.max, 0, rng.integers(limits.min, limits.max + 1)]))
@@ -61,7 +63,7 @@ def test_equals_int64_numpy(rows, depth, columns, input_type, output_type, kind,
             zero_point=int(rng.integers(np.iinfo(output_type).min, np.iinfo(output_type).max + 1)),
             dtype=np.dtype(output_type),
         )
-    layer = Dense(weight, bias, input_zero_point=zero_point, codes=codes)
+    layer = Dense(weight, bias, input_zero_point=zero_point, codes=codes, isa=BY_NAME[isa])
     result = layer(x)
     wanted = acc.astype(np.int32)
     if codes is not None:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ohmfold.errors import DataError, ModelError, OhmfoldError, RangeError, UnsupportedError
-from ohmfold.toolchain import emulator as emulator_module
 from ohmfold.toolchain import program as p
 from ohmfold.toolchain.emulator import Emulator
+from ohmfold.toolchain.planning import plan as plan_module
 from ohmfold.toolchain.reader.contrib import sums_of_pairs
 from ohmfold.toolchain.reference import run_reference
 
@@ -239,7 +239,7 @@ def test_every_tensor_equals_the_reference(seed):
 @pytest.mark.parametrize("batch", [1, 7, 65])
 @pytest.mark.parametrize("chunk", [1, 16, 128])
 def test_neither_chunks_nor_threads_change_a_bit(threads, batch, chunk, monkeypatch):
-    monkeypatch.setattr(emulator_module, "CHUNK_SAMPLES", chunk)
+    monkeypatch.setattr(plan_module, "CHUNK_SAMPLES", chunk)
     program = every_layer()
     images = images_for(program, batch)
     emulator = Emulator(program, threads=threads)
@@ -335,7 +335,7 @@ def test_a_program_of_two_inputs_runs_by_name():
 
 
 def test_a_layer_that_mixes_samples_sees_the_whole_batch(monkeypatch):
-    monkeypatch.setattr(emulator_module, "CHUNK_SAMPLES", 2)
+    monkeypatch.setattr(plan_module, "CHUNK_SAMPLES", 2)
     specs = (p.TensorSpec("x", UINT8, (None, 4)),)
     turn = p.Transpose(name="t", inputs=("x",), outputs=("y",), permutation=(1, 0))
     back = p.Transpose(name="u", inputs=("y",), outputs=("z",), permutation=(1, 0))
@@ -408,18 +408,3 @@ def test_the_reference_refuses_accumulators_beyond_int32():
     program = p.Program((p.TensorSpec("x", UINT8, (None, 40_000)),), (), (layer,), {})
     with pytest.raises(RangeError, match="'deep'"):
         run_reference(program, {"x": np.full((1, 40_000), 255, np.uint8)})
-
-
-def test_intermediate_tensors_are_freed_after_their_last_use(monkeypatch):
-    program = classifier(PLAIN)
-    emulator = Emulator(program, threads=1)
-    live = []
-    original = emulator._runners[3]
-
-    def spy(inputs, wanted):
-        live.append(wanted)
-        return original(inputs, wanted)
-
-    emulator._runners = (*emulator._runners[:3], spy)
-    assert set(emulator.run({"x": images_for(program, 3)})) == {"logits"}
-    assert live

@@ -1,0 +1,111 @@
+"""What an instruction set must offer: one tile of the exact matrix product, and one step of a dot product.
+
+A tile is a block of int32 sums, `rows` rows by `vectors` panels of 16 columns:
+
+    acc[r, c] = sum over segments s, k of  x[start[r] + segment[s] + k] * w[s, k, c]
+
+with x uint8 and w int8. Weights lie as `[panel of 16 columns][segment][k / 4][16][4]`: 64 bytes hold four k of
+sixteen columns, which is one AVX-512 register, two of AVX2, one row of an AMX tile. A segment whose length is
+no multiple of `segment_bytes` is padded with zero weights; the bytes of x read beyond it are multiplied by zero.
+
+Signed codes need nothing more: q + 128 is an unsigned code with its zero point 128 higher (see `codes`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ..emit import I64, at, broadcast, const, integers, load
+
+if TYPE_CHECKING:
+    from llvmlite import ir
+
+__all__ = ["COLUMNS", "STEP_BYTES", "InstructionSet", "Operands", "row_pointers"]
+
+COLUMNS = 16  # of a panel
+STEP_BYTES = 64  # weights of a panel for four k
+
+
+@dataclass(frozen=True)
+class Operands:
+    """LLVM values that describe one tile; addresses are `i8*`, numbers int64.
+
+    Attributes:
+        x: Address that the rows' starts count from.
+        starts: Address of the tile's first row start, int64 each, in bytes.
+        segments: Address of the segments' starts, int64 each, counted in bytes from a row's start.
+        segment_count: Number of segments.
+        depth: Steps of four k in every segment.
+        weight: Address of the first panel.
+        panel_bytes: Distance of two panels.
+        acc: Address of the sums, int32 `[row][panel][16]`, aligned to 64 bytes; what lies behind them, up to
+            the instruction set's `scratch_bytes`, may be used as scratch.
+        burst: Steps whose int16 pair sums cannot overflow (see `pairs`).
+    """
+
+    x: ir.Value
+    starts: ir.Value
+    segments: ir.Value
+    segment_count: ir.Value
+    depth: ir.Value
+    weight: ir.Value
+    panel_bytes: ir.Value
+    acc: ir.Value
+    burst: ir.Value
+
+
+class InstructionSet(Protocol):
+    """One way to multiply. Implementations are stateless; `isa.BY_NAME` holds one of each.
+
+    Attributes:
+        name: As `OHMFOLD_ISA` says it.
+        features: Names of the LLVM target features that the emitted code needs.
+        heights: Rows of the tall and of the short tile.
+        widths: Panels that one tile may have, largest first.
+        segment_bytes: What a segment's length is padded to.
+        weight_range: The lowest and the highest weight for which the product is exact; the packing splits others.
+        scratch_bytes: Size of the scratch behind `Operands.acc`, sums included.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    heights: tuple[int, int]
+    widths: tuple[int, ...]
+    segment_bytes: int
+    weight_range: tuple[int, int]
+    scratch_bytes: int
+
+    def tile(self, builder: ir.IRBuilder, operands: Operands, rows: int, vectors: int) -> None:
+        """Emit one tile."""
+
+    def dot(self, builder: ir.IRBuilder, total: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
+        """Emit `total + sum over j of x[4 lane + j] * w[4 lane + j]`, for 0 <= w <= 15.
+
+        Args:
+            builder: Where to emit.
+            total: `<16 x i32>`.
+            x: `<16 x i32>` that hold four uint8 each.
+            w: `<16 x i32>` that hold four small weights each.
+        """
+
+    def begin(self, builder: ir.IRBuilder, acc: ir.Value) -> None:
+        """Emit what must come before the first tile on a thread."""
+
+    def end(self, builder: ir.IRBuilder, acc: ir.Value) -> None:
+        """Emit what must come after the last one."""
+
+
+def row_pointers(builder: ir.IRBuilder, operands: Operands, rows: int) -> list[ir.Value]:
+    """The addresses at which the tile's rows start."""
+    return [at(builder, operands.x, load(builder, operands.starts, 8 * r, I64, 8)) for r in range(rows)]
+
+
+def four_codes(builder: ir.IRBuilder, row: ir.Value, offset: ir.Value, lanes: int) -> ir.Value:
+    """Four neighbouring codes of a row, in every lane of a vector of int32."""
+    return broadcast(builder, load(builder, row, offset, integers(32, 1).element), lanes)
+
+
+def segment_start(builder: ir.IRBuilder, operands: Operands, index: ir.Value) -> ir.Value:
+    """Where segment `index` starts, counted from a row's start."""
+    return load(builder, operands.segments, builder.mul(index, const(8)), I64, 8)
