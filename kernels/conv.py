@@ -78,9 +78,11 @@ class Convolution:
             raise ValueError(f"{weight.shape[0]} outputs do not divide into {groups} groups")
         check_operands(weight, bias, weight.shape[0])
         one = (1,) * (2 - axes)
+        down, right = (*one, *strides)
+        apart_down, apart_right = (*one, *dilations)
         self._axes = axes
         self._pads = ((0, 0),) * (2 - axes) + spatial_pads(pads)
-        self._strides, self._dilations = (*one, *strides), (*one, *dilations)
+        self._strides, self._dilations = (down, right), (apart_down, apart_right)
         self._weight = weight.reshape(*weight.shape[:2], *one, *weight.shape[2:])
         self._bias = bias
         self._groups = groups
@@ -101,7 +103,9 @@ class Convolution:
         by_channel = self._codes is not None and self._by_channel(self._codes.multiplier)
         source, kernel, target = self._kernel((size[0], size[1]), flip, codes=by_channel)
         maps = np.ascontiguousarray(x).view(np.uint8).reshape(x.shape[0], channels, *size)
-        out = np.empty((x.shape[0], target.channels, target.height, target.width), np.uint8 if by_channel else np.int32)
+        out = np.empty(
+            (x.shape[0], target.channels, target.height, target.width), np.uint8 if by_channel else np.int32
+        )
         self._blocks(maps, flip, source, kernel, target, out)
         result = out.reshape(x.shape[0], target.channels, *out.shape[4 - self._axes :])
         if self._codes is None:

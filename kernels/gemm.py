@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from .cache import kernel
-from .drain import drain_codes, drain_sums
 from .isa.base import COLUMNS
 from .tile import begin_tiles, end_tiles, nibble_row, short_tile, tall_tile
 
@@ -25,6 +24,7 @@ def multiply(
     tall: int,
     short: int,
     width: int,
+    pool: int,
     x: Any,
     x_group: int,
     x_block: int,
@@ -44,7 +44,6 @@ def multiply(
     low: Any,
     high: Any,
     zero: Any,
-    pool: int,
     out: Any,
     out_base: int,
     out_group: int,
@@ -56,10 +55,11 @@ def multiply(
 ) -> None:
     """The product, its bias and (unless `multiplier` is None) its requantisation, for some panels of all groups.
 
-    Rows come in blocks of `block_rows` that share the tables: row r of block b and group g is read from
-    `x[g * x_group + b * x_block + x_starts[r] + segments[s]]` on. Every `pool` rows become one output row, their
-    maximum, at `out[out_base + g * out_group + b * out_block + out_starts[r / pool] + column]`. A short tile that
-    is not full reads its last row again, and nothing behind it.
+    `tall`, `short`, `width` and `pool` are those of the tile. Rows come in blocks of `block_rows` that share the
+    tables: row r of block b and group g is read from `x[g * x_group + b * x_block + x_starts[r] + segments[s]]` on.
+    Every `pool` rows become one output row, their maximum, at
+    `out[out_base + g * out_group + b * out_block + out_starts[r / pool] + column]`. A short tile that is not full
+    reads its last row again, and nothing behind it.
     """
     begin_tiles(tile, acc)
     last_rows = np.empty(short, np.int64)
@@ -72,27 +72,24 @@ def multiply(
                 count = min(block_rows, rows - block * block_rows)
                 source = group * x_group + block * x_block
                 target = out_base + group * out_group + block * out_block + panel * COLUMNS
+                first = index * COLUMNS
                 row = 0
                 while row < count:
                     if count - row >= tall:
                         height = tall
                         tall_tile(
-                            tile, x, source, x_starts, row, segments, depth, weight, place, panel_bytes, burst, acc
+                            tile, x, source, x_starts, row, segments, depth, weight, place, panel_bytes, burst,
+                            bias, multiplier, first, left, low, high, zero, height,
+                            out, target, out_starts, row // pool, acc,
                         )  # fmt: skip
                     else:
                         height = min(short, count - row)
                         for r in range(short):
                             last_rows[r] = x_starts[min(row + r, count - 1)]
                         short_tile(
-                            tile, x, source, last_rows, 0, segments, depth, weight, place, panel_bytes, burst, acc
-                        )  # fmt: skip
-                    first = index * COLUMNS
-                    if multiplier is None:
-                        drain_sums(tile, acc, height, bias, first, left, out, target, out_starts, row)
-                    else:
-                        drain_codes(
-                            tile, acc, height // pool, pool, bias, multiplier, first, left, low, high, zero,
-                            out, target, out_starts, row // pool,
+                            tile, x, source, last_rows, 0, segments, depth, weight, place, panel_bytes, burst,
+                            bias, multiplier, first, left, low, high, zero, height,
+                            out, target, out_starts, row // pool, acc,
                         )  # fmt: skip
                     row += height
     end_tiles(tile, acc)
@@ -131,14 +128,9 @@ def multiply_row(
             index = group * panels + panel
             place = index * panel_bytes
             left = columns - panel * COLUMNS
-            nibble_row(
-                tile, x, group * x_group, x_starts, 0, segments, depth, weight, place, panel_bytes, 1, acc
-            )  # fmt: skip
             target = out_base + group * out_group + panel * COLUMNS
-            first = index * COLUMNS
-            if multiplier is None:
-                drain_sums(tile, acc, 1, bias, first, left, out, target, out_starts, 0)
-            else:
-                drain_codes(
-                    tile, acc, 1, 1, bias, multiplier, first, left, low, high, zero, out, target, out_starts, 0
-                )  # fmt: skip
+            nibble_row(
+                tile, x, group * x_group, x_starts, 0, segments, depth, weight, place, panel_bytes, 1,
+                bias, multiplier, index * COLUMNS, left, low, high, zero, 1,
+                out, target, out_starts, 0, acc,
+            )  # fmt: skip

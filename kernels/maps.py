@@ -151,9 +151,11 @@ def _fill_border(
         end = n * image
         for y in range(rows):
             begin = n * image + origin + y * row
-            out[end:begin] = fill
+            for i in range(end, begin):
+                out[i] = fill
             end = begin + run
-        out[end : (n + 1) * image] = fill
+        for i in range(end, (n + 1) * image):
+            out[i] = fill
 
 
 class FillBorder:

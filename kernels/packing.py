@@ -29,6 +29,7 @@ __all__ = ["PackedWeight", "aligned_empty", "pack_nibbles", "pack_weight"]
 
 # Largest sum of int16 pairs, and the largest pair of codes.
 _INT16_MAX, _PAIR_OF_CODES = 32767, 2 * 255
+_INT32_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ def aligned_empty(size: int, dtype: Any = np.uint8) -> NDArray[Any]:
 def _addends(weight: NDArray[Any], limits: tuple[int, int]) -> list[NDArray[np.int16]]:
     """Arrays within the limits that add up to the weights; one, if they are within them already."""
     rest = weight.astype(np.int16)
-    parts = []
+    parts: list[NDArray[np.int16]] = []
     while not parts or rest.any():
         part = np.clip(rest, *limits)
         parts.append(part)
@@ -106,16 +107,29 @@ def pack_weight(weight: NDArray[Any], isa: InstructionSet) -> PackedWeight:
     data.reshape(blocks.shape)[...] = blocks
     largest = int(np.abs(whole).max(initial=0))
     return PackedWeight(
-        data, depth, len(parts), _burst(largest, depth), weight.shape[3], panels, segments * depth * STEP_BYTES
+        data,
+        depth,
+        len(parts),
+        _burst(largest, depth),
+        weight.shape[3],
+        panels,
+        segments * depth * STEP_BYTES,
     )
 
 
 def pack_nibbles(weight: NDArray[Any]) -> PackedWeight | None:
-    """Pack weights two to a byte; None where one does not fit in four bits (-8..7)."""
+    """Pack weights two to a byte; None where one is not within -8..7, or 16 times the sum could pass int32.
+
+    The lower half of a byte is the weight of an even step plus 8, the upper half that of the odd step after it, as
+    a signed number: without its lower half the byte is 16 times that weight (see `tile`).
+    """
     if int(weight.min(initial=0)) < -NIBBLE_OFFSET or int(weight.max(initial=0)) >= NIBBLE_OFFSET:
         return None
-    blocks = (_blocks(weight, 8) + NIBBLE_OFFSET).astype(np.uint8)
-    both = blocks[:, :, :, 0::2] | (blocks[:, :, :, 1::2] << 4)
+    if weight.shape[1] * weight.shape[2] * 255 * 16 * NIBBLE_OFFSET > _INT32_MAX:
+        return None
+    blocks = _blocks(weight, 8)
+    even = (blocks[:, :, :, 0::2] + NIBBLE_OFFSET).astype(np.uint8)
+    both = even | (blocks[:, :, :, 1::2].view(np.uint8) << 4)
     _, panels, segments, pairs = both.shape[:4]
     data = aligned_empty(both.size)
     data.reshape(both.shape)[...] = both

@@ -307,7 +307,7 @@ def _check_inputs(specs: tuple[TensorSpec, ...], inputs: Mapping[str, NDArray[An
         )
         if value.dtype != spec.dtype or not fits:
             raise DataError(f"found {value.dtype}{list(value.shape)}; the program's input is {spec}")
-        if np.issubdtype(value.dtype, np.floating) and np.isnan(value).any():
+        if value.dtype.kind == "f" and np.isnan(value).any():
             raise DataError(f"the input {spec.name} holds NaN; every value must be a number")
         checked[spec.name] = np.ascontiguousarray(value) if value.ndim else value
     return checked

@@ -71,9 +71,6 @@ class TileUnit(Protocol):
     def release(self, builder: ir.IRBuilder) -> None:
         """Back to the initial state."""
 
-    def zero(self, builder: ir.IRBuilder, acc: ir.Value, tile: int) -> None:
-        """`tile = 0`."""
-
     def load(
         self, builder: ir.IRBuilder, acc: ir.Value, tile: int, address: ir.Value, stride: ir.Value
     ) -> None:
@@ -107,10 +104,6 @@ class TileInstructions:
     def release(self, builder: ir.IRBuilder) -> None:
         """`tilerelease`."""
         call(builder, "llvm.x86.tilerelease", ir.VoidType(), [])
-
-    def zero(self, builder: ir.IRBuilder, acc: ir.Value, tile: int) -> None:  # noqa: ARG002
-        """`tilezero`."""
-        call(builder, "llvm.x86.tilezero", ir.VoidType(), [I8(tile)])
 
     def load(
         self,
@@ -156,11 +149,6 @@ class TileModel:
 
     def release(self, builder: ir.IRBuilder) -> None:
         """Nothing."""
-
-    def zero(self, builder: ir.IRBuilder, acc: ir.Value, tile: int) -> None:
-        """Sixteen rows of zeros."""
-        for row in range(TILE_ROWS):
-            store(builder, splat(_CODES, 0), self._tile(builder, acc, tile), STEP_BYTES * row)
 
     def load(
         self, builder: ir.IRBuilder, acc: ir.Value, tile: int, address: ir.Value, stride: ir.Value
@@ -220,13 +208,16 @@ class Amx(Vnni):
         self.scratch_bytes = (_SCRATCH_TILES + unit.in_memory) * TILE_BYTES
         self._unit = unit
 
-    def tile(self, builder: ir.IRBuilder, operands: Operands, rows: int, vectors: int) -> None:
-        """One or two blocks of sixteen rows by one or two panels."""
+    def tile(
+        self, builder: ir.IRBuilder, operands: Operands, rows: int, vectors: int
+    ) -> list[ir.Value] | None:
+        """One or two blocks of sixteen rows by one or two panels; sums begin with the bias in every row."""
         unit, acc = self._unit, operands.acc
         blocks = range(rows // TILE_ROWS)
-        for block in blocks:
-            for v in range(vectors):
-                unit.zero(builder, acc, _SUM[block][v])
+        for v in range(vectors):
+            bias = at(builder, operands.bias, STEP_BYTES * v)
+            for block in blocks:
+                unit.load(builder, acc, _SUM[block][v], bias, const(0))
         uniform, strides = self._strides(builder, operands, rows)
         with builder.if_else(uniform) as (direct, gathered):
             with direct:
@@ -259,6 +250,7 @@ class Amx(Vnni):
             for v in range(vectors):
                 target = at(builder, acc, block * TILE_BYTES * vectors + v * STEP_BYTES)
                 unit.store(builder, acc, _SUM[block][v], target, const(STEP_BYTES * vectors))
+        return None
 
     def begin(self, builder: ir.IRBuilder, acc: ir.Value) -> None:  # noqa: ARG002
         """Configure the tiles."""

@@ -2,7 +2,7 @@
 
 A tile is a block of int32 sums, `rows` rows by `vectors` panels of 16 columns:
 
-    acc[r, c] = sum over segments s, k of  x[start[r] + segment[s] + k] * w[s, k, c]
+    acc[r, c] = bias[c] + sum over segments s, k of  x[start[r] + segment[s] + k] * w[s, k, c]
 
 with x uint8 and w int8. Weights lie as `[panel of 16 columns][segment][k / 4][16][4]`: 64 bytes hold four k of
 sixteen columns, which is one AVX-512 register, two of AVX2, one row of an AMX tile. A segment whose length is
@@ -39,8 +39,8 @@ class Operands:
         depth: Steps of four k in every segment.
         weight: Address of the first panel.
         panel_bytes: Distance of two panels.
-        acc: Address of the sums, int32 `[row][panel][16]`, aligned to 64 bytes; what lies behind them, up to
-            the instruction set's `scratch_bytes`, may be used as scratch.
+        bias: Address of what the sums begin with, int32 `[panel][16]`.
+        acc: Address of scratch of the instruction set's `scratch_bytes`, aligned to 64 bytes.
         burst: Steps whose int16 pair sums cannot overflow (see `pairs`).
     """
 
@@ -51,6 +51,7 @@ class Operands:
     depth: ir.Value
     weight: ir.Value
     panel_bytes: ir.Value
+    bias: ir.Value
     acc: ir.Value
     burst: ir.Value
 
@@ -65,7 +66,8 @@ class InstructionSet(Protocol):
         widths: Panels that one tile may have, largest first.
         segment_bytes: What a segment's length is padded to.
         weight_range: The lowest and the highest weight for which the product is exact; the packing splits others.
-        scratch_bytes: Size of the scratch behind `Operands.acc`, sums included.
+        masked_stores: Whether the processor stores some lanes of a vector in one instruction.
+        scratch_bytes: Size of the scratch behind `Operands.acc`; at least all sums of the tall tile.
     """
 
     name: str
@@ -74,19 +76,27 @@ class InstructionSet(Protocol):
     widths: tuple[int, ...]
     segment_bytes: int
     weight_range: tuple[int, int]
+    masked_stores: bool
     scratch_bytes: int
 
-    def tile(self, builder: ir.IRBuilder, operands: Operands, rows: int, vectors: int) -> None:
-        """Emit one tile."""
+    def tile(
+        self, builder: ir.IRBuilder, operands: Operands, rows: int, vectors: int
+    ) -> list[ir.Value] | None:
+        """Emit one tile.
+
+        Returns:
+            Its sums `[row][panel]`, `<16 x i32>` each, where they are in registers; None where they were stored
+            to `operands.acc` in the same order.
+        """
 
     def dot(self, builder: ir.IRBuilder, total: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
-        """Emit `total + sum over j of x[4 lane + j] * w[4 lane + j]`, for 0 <= w <= 15.
+        """Emit `total + sum over j of x[4 lane + j] * w[4 lane + j]`, for w within `weight_range`.
 
         Args:
             builder: Where to emit.
             total: `<16 x i32>`.
             x: `<16 x i32>` that hold four uint8 each.
-            w: `<16 x i32>` that hold four small weights each.
+            w: `<16 x i32>` that hold four int8 weights each.
         """
 
     def begin(self, builder: ir.IRBuilder, acc: ir.Value) -> None:
@@ -99,6 +109,15 @@ class InstructionSet(Protocol):
 def row_pointers(builder: ir.IRBuilder, operands: Operands, rows: int) -> list[ir.Value]:
     """The addresses at which the tile's rows start."""
     return [at(builder, operands.x, load(builder, operands.starts, 8 * r, I64, 8)) for r in range(rows)]
+
+
+def first_sums(
+    builder: ir.IRBuilder, operands: Operands, rows: int, pieces: int, lanes: int
+) -> list[ir.Value]:
+    """What the sums begin with, `[row][piece]`, in vectors of `lanes` columns."""
+    kind = integers(32, lanes)
+    biases = [load(builder, operands.bias, 4 * lanes * piece, kind, 4) for piece in range(pieces)]
+    return biases * rows
 
 
 def four_codes(builder: ir.IRBuilder, row: ir.Value, offset: ir.Value, lanes: int) -> ir.Value:

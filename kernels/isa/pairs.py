@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from ..emit import I64, Loop, at, const, integers, load, splat, store
-from .base import COLUMNS, STEP_BYTES, four_codes, row_pointers, segment_start
+from .base import COLUMNS, STEP_BYTES, first_sums, four_codes, row_pointers, segment_start
 
 if TYPE_CHECKING:
     from llvmlite import ir
@@ -37,6 +37,7 @@ class PairProducts(ABC):
     widths: tuple[int, ...] = (1,)
     segment_bytes = 4
     weight_range = (-64, 64)
+    masked_stores = False
     scratch_bytes = 4 * 64
     lanes: int
 
@@ -61,17 +62,19 @@ class PairProducts(ABC):
         joined = builder.shuffle_vector(*parts, half([*range(COLUMNS)]))
         return builder.add(total, joined)
 
-    def tile(self, builder: ir.IRBuilder, operands: Operands, rows: int, vectors: int) -> None:
+    def tile(
+        self, builder: ir.IRBuilder, operands: Operands, rows: int, vectors: int
+    ) -> list[ir.Value] | None:
         """Bursts of int16 sums inside, int32 sums outside."""
         sums_type, pairs_type = integers(32, self.lanes), integers(16, 2 * self.lanes)
         pieces = vectors * COLUMNS // self.lanes
         starts = row_pointers(builder, operands, rows)
-        zeros = [splat(sums_type, 0)] * (rows * pieces)
+        first = first_sums(builder, operands, rows, pieces, self.lanes)
         no_pairs = [splat(pairs_type, 0)] * (rows * pieces)
         bursts = builder.sdiv(
             builder.sub(builder.add(operands.depth, operands.burst), const(1)), operands.burst
         )
-        with Loop(builder, operands.segment_count, [*zeros, operands.weight]) as segment:
+        with Loop(builder, operands.segment_count, [*first, operands.weight]) as segment:
             *outer, weight = segment.values
             shift = segment_start(builder, operands, segment.index)
             here = [at(builder, start, shift) for start in starts]
@@ -104,11 +107,12 @@ class PairProducts(ABC):
             segment.carry([*burst.results, at(builder, weight, length)])
         for index, total in enumerate(segment.results[:-1]):
             store(builder, total, operands.acc, 4 * self.lanes * index, 4 * self.lanes)
+        return None
 
-    def begin(self, builder: ir.IRBuilder, acc: ir.Value) -> None:
+    def begin(self, builder: ir.IRBuilder, acc: ir.Value) -> None:  # noqa: B027 - nothing is right
         """Nothing."""
 
-    def end(self, builder: ir.IRBuilder, acc: ir.Value) -> None:
+    def end(self, builder: ir.IRBuilder, acc: ir.Value) -> None:  # noqa: B027 - nothing is right
         """Nothing."""
 
     def _piece(self, builder: ir.IRBuilder, operands: Operands, weight: ir.Value, piece: int) -> ir.Value:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..emit import Loop, at, call, const, integers, load, splat, store
-from .base import COLUMNS, STEP_BYTES, four_codes, row_pointers, segment_start
+from ..emit import Loop, at, call, const, integers, load
+from .base import COLUMNS, STEP_BYTES, first_sums, four_codes, row_pointers, segment_start
 
 if TYPE_CHECKING:
     from llvmlite import ir
@@ -31,6 +31,7 @@ class Vnni:
     widths: tuple[int, ...] = (2, 1)
     segment_bytes = 4
     weight_range = (-128, 127)
+    masked_stores = True
     scratch_bytes: int = 12 * 2 * 64
 
     def dot(self, builder: ir.IRBuilder, total: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
@@ -38,14 +39,18 @@ class Vnni:
         operands = [total, builder.bitcast(x, _CODES), builder.bitcast(w, _CODES)]
         return call(builder, "llvm.x86.avx512.vpdpbusd.512", _SUMS, operands)
 
-    def tile(self, builder: ir.IRBuilder, operands: Operands, rows: int, vectors: int) -> None:
+    def tile(
+        self, builder: ir.IRBuilder, operands: Operands, rows: int, vectors: int
+    ) -> list[ir.Value] | None:
         """All sums of the tile in registers, through every segment."""
         starts = row_pointers(builder, operands, rows)
-        zeros = [splat(_SUMS, 0)] * (rows * vectors)
-        with Loop(builder, operands.segment_count, [*zeros, operands.weight]) as segment:
+        first = first_sums(builder, operands, rows, vectors, COLUMNS)
+        with Loop(builder, operands.segment_count, [*first, operands.weight]) as segment:
             *sums, weight = segment.values
             shift = segment_start(builder, operands, segment.index)
-            panels = [at(builder, weight, builder.mul(operands.panel_bytes, const(v))) for v in range(vectors)]
+            panels = [
+                at(builder, weight, builder.mul(operands.panel_bytes, const(v))) for v in range(vectors)
+            ]
             with Loop(builder, operands.depth, sums) as step:
                 totals = list(step.values)
                 x_offset = builder.add(shift, builder.mul(step.index, const(4)))
@@ -59,8 +64,7 @@ class Vnni:
                 step.carry(totals)
             length = builder.mul(operands.depth, const(STEP_BYTES))
             segment.carry([*step.results, at(builder, weight, length)])
-        for index, total in enumerate(segment.results[:-1]):
-            store(builder, total, operands.acc, 64 * index, 64)
+        return segment.results[:-1]
 
     def begin(self, builder: ir.IRBuilder, acc: ir.Value) -> None:
         """Nothing."""

@@ -13,8 +13,8 @@ from llvmlite import binding, ir
 
 from ohmfold.errors import MissingDependencyError, OhmfoldError
 from ohmfold.kernels import isa as isa_module
-from ohmfold.kernels.conv_maps import SPARE_BYTES, ConvMaps
 from ohmfold.kernels.codes import MapCodes
+from ohmfold.kernels.conv_maps import SPARE_BYTES, ConvMaps
 from ohmfold.kernels.emit import I8, I64
 from ohmfold.kernels.isa import BY_NAME, NAMES, available, chosen, find
 from ohmfold.kernels.isa.base import Operands
@@ -187,7 +187,9 @@ def test_amx_kernels_compile_to_tile_instructions():
     module = ir.Module()
     module.triple = binding.get_default_triple()
     pointer = I8.as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [pointer, pointer, pointer, I64, I64, pointer, I64, pointer, I64])
+    kind = ir.FunctionType(
+        ir.VoidType(), [pointer, pointer, pointer, I64, I64, pointer, I64, pointer, pointer, I64]
+    )
     function = ir.Function(module, kind, "tile")
     builder = ir.IRBuilder(function.append_basic_block())
     amx = BY_NAME["amx"]

@@ -31,6 +31,7 @@ from .nodes import (
     PairTableNode,
     RequantiseNode,
     ReshapeNode,
+    ScaleNode,
     SpatialSumNode,
     SumNode,
     TableNode,
@@ -107,7 +108,7 @@ class _Fuser:
             known.update(
                 {name: form for name, form in zip(node.inputs, forms, strict=True) if form is not None}
             )
-            known.update(zip(node.outputs, outputs, strict=True))
+            known.update(zip(node.outputs, outputs, strict=bool(outputs)))
         self.fused.nodes.extend(nodes)
         self.fused.forms.update(known)
         return True
@@ -178,8 +179,19 @@ class _Fuser:
         if result is None:
             return False
         return self.add(
-            ReshapeNode(name=layer.name, inputs=layer.inputs, outputs=layer.outputs, layer=layer, result=result)
+            ReshapeNode(
+                name=layer.name, inputs=layer.inputs, outputs=layer.outputs, layer=layer, result=result
+            )
         )
+
+    def scale(self, layer: p.Scale) -> bool:
+        """Sums of one pixel."""
+        node = ScaleNode(name=layer.name, inputs=layer.inputs, outputs=layer.outputs, layer=layer)
+        shape = getattr(self.program.tensors.get(layer.output), "shape", None)
+        if shape is None or len(shape) != 2 or not self.add(node):
+            return False
+        self.fused.arrays.update(layer.outputs)
+        return True
 
     def one_to_one(self, layer: Any) -> bool:
         """A layer that is one node."""
@@ -225,6 +237,7 @@ _RULES: dict[type[p.Layer], Callable[[_Fuser, Any], bool]] = {
     p.Dense: _Fuser.dense,
     p.Requantise: _Fuser.requantise,
     p.Reshape: _Fuser.reshape,
+    p.Scale: _Fuser.scale,
     p.WeightedSum: _Fuser.weighted_sum,
     **dict.fromkeys(_ONE_TO_ONE, _Fuser.one_to_one),
 }

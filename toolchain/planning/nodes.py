@@ -19,7 +19,6 @@ from ...kernels.map_pooling import MaxPoolMaps, SpatialSumMaps
 from ...kernels.map_sums import AddMaps, MapRequantise, RequantiseSums, SumMaps
 from ...kernels.maps import CopyMaps, PairTableMaps, TableMaps
 from ...kernels.windows import output_length, spatial_pads
-from .. import program as p
 from .forms import Form, Padding, Place
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...kernels.isa.base import InstructionSet
+    from .. import program as p
 
     Views = Sequence[NDArray[Any]]
     Kernel = Callable[[Views, Views, int, NDArray[np.int32]], None]
@@ -44,6 +44,7 @@ __all__ = [
     "PairTableNode",
     "RequantiseNode",
     "ReshapeNode",
+    "ScaleNode",
     "SpatialSumNode",
     "SumNode",
     "TableNode",
@@ -74,9 +75,7 @@ class Node(ABC):
         return (None,) * len(inputs)
 
     @abstractmethod
-    def make(
-        self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet
-    ) -> Kernel:
+    def make(self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet) -> Kernel:
         """The kernel for these layouts: it takes the views of its inputs and outputs, images and scratch."""
 
 
@@ -112,6 +111,22 @@ class ReshapeNode(Node):
 
     def make(self, inputs: Any, outputs: Any, isa: Any) -> Kernel:
         """Not a kernel: both names are one tensor."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ScaleNode(Node):
+    """Sums of one pixel as float32: how logits leave the planned memory, as an array."""
+
+    layer: p.Scale
+
+    def infer(self, inputs: Forms) -> tuple[Form, ...] | None:
+        """No form: the output is an array."""
+        (form,) = inputs
+        return () if form is not None and form.sums and form.positions == 1 else None
+
+    def make(self, inputs: Any, outputs: Any, isa: Any) -> Kernel:
+        """Not a kernel."""
         raise NotImplementedError
 
 
@@ -165,12 +180,12 @@ class ConvNode(Node):
         layer = self.layer
         if form is None or form.sums or form.channels != layer.weight.shape[1] * layer.groups:
             return None
-        counts = [
+        height, width = (
             output_length(*setting) // window
             for setting, window in zip(self._settings(form), self.pool, strict=True)
-        ]
+        )
         flip = 0 if self.requantisation is None else flip_of(self.requantisation.dtype)
-        return (Form(layer.weight.shape[0], *counts, flip, self.requantisation is None),)
+        return (Form(layer.weight.shape[0], height, width, flip, self.requantisation is None),)
 
     def padding(self, inputs: Sequence[Form]) -> tuple[Padding | None, ...]:
         """The convolution's; at the end no more than the windows reach."""
@@ -184,9 +199,7 @@ class ConvNode(Node):
             ends.append(max(0, reach - length + 1))
         return (Padding(begins[0], begins[1], ends[0], ends[1], layer.input_zero_point + form.flip),)
 
-    def make(
-        self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet
-    ) -> Kernel:
+    def make(self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet) -> Kernel:
         """See `kernels.conv_maps` and `kernels.depthwise`."""
         layer = self.layer
         (source,), (target,) = inputs, outputs
@@ -241,9 +254,7 @@ class DenseNode(Node):
         flip = 0 if self.requantisation is None else flip_of(self.requantisation.dtype)
         return (Form(self.layer.weight.shape[1], 1, 1, flip, self.requantisation is None),)
 
-    def make(
-        self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet
-    ) -> Kernel:
+    def make(self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet) -> Kernel:
         """See `kernels.conv_maps`."""
         (source,), (target,) = inputs, outputs
         product = ConvMaps(
@@ -283,7 +294,10 @@ class MaxPoolNode(Node):
         return (replace(form, height=counts[0], width=counts[1]),)
 
     def make(
-        self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet  # noqa: ARG002
+        self,
+        inputs: Sequence[Place],
+        outputs: Sequence[Place],
+        isa: InstructionSet,  # noqa: ARG002
     ) -> Kernel:
         """See `kernels.maps`."""
         layer = self.layer
@@ -321,12 +335,13 @@ class AddNode(Node):
         form = _same_size(inputs)
         if form is None or any(not self._by_channel(result, form) for result in self.results):
             return None
-        return tuple(
-            replace(form, flip=flip_of(result.requantisation.dtype)) for result in self.results
-        )
+        return tuple(replace(form, flip=flip_of(result.requantisation.dtype)) for result in self.results)
 
     def make(
-        self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet  # noqa: ARG002
+        self,
+        inputs: Sequence[Place],
+        outputs: Sequence[Place],
+        isa: InstructionSet,  # noqa: ARG002
     ) -> Kernel:
         """See `kernels.maps`."""
         results = []
@@ -361,7 +376,10 @@ class SumNode(Node):
         return None if form is None else (replace(form, flip=0, sums=True),)
 
     def make(
-        self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet  # noqa: ARG002
+        self,
+        inputs: Sequence[Place],
+        outputs: Sequence[Place],  # noqa: ARG002
+        isa: InstructionSet,  # noqa: ARG002
     ) -> Kernel:
         """See `kernels.maps`."""
         zero_points = _unsigned_zero_points(self.layer, inputs)
@@ -384,7 +402,10 @@ class RequantiseNode(Node):
         return (replace(form, flip=flip_of(self.requantisation.dtype), sums=False),)
 
     def make(
-        self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet  # noqa: ARG002
+        self,
+        inputs: Sequence[Place],
+        outputs: Sequence[Place],
+        isa: InstructionSet,  # noqa: ARG002
     ) -> Kernel:
         """See `kernels.maps`."""
         form = inputs[0].form
@@ -412,7 +433,10 @@ class SpatialSumNode(Node):
         return None if form is None or form.sums else (Form(form.channels, sums=True),)
 
     def make(
-        self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet  # noqa: ARG002
+        self,
+        inputs: Sequence[Place],
+        outputs: Sequence[Place],  # noqa: ARG002
+        isa: InstructionSet,  # noqa: ARG002
     ) -> Kernel:
         """See `kernels.maps`."""
         zero_point = self.layer.input_zero_point + inputs[0].form.flip
@@ -432,7 +456,10 @@ class TableNode(Node):
         return None if form is None or form.sums else (form,)
 
     def make(
-        self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet  # noqa: ARG002
+        self,
+        inputs: Sequence[Place],
+        outputs: Sequence[Place],
+        isa: InstructionSet,  # noqa: ARG002
     ) -> Kernel:
         """See `kernels.maps`."""
         table = _unsigned_table(self.layer.table)
@@ -452,7 +479,10 @@ class PairTableNode(Node):
         return None if form is None or len(set(inputs)) != 1 else (form,)
 
     def make(
-        self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet  # noqa: ARG002
+        self,
+        inputs: Sequence[Place],
+        outputs: Sequence[Place],
+        isa: InstructionSet,  # noqa: ARG002
     ) -> Kernel:
         """See `kernels.maps`."""
         table = _unsigned_table(self.layer.table)
@@ -481,7 +511,10 @@ class ConcatNode(Node):
         return (replace(forms[0], channels=sum(form.channels for form in forms)),)
 
     def make(
-        self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet  # noqa: ARG002
+        self,
+        inputs: Sequence[Place],
+        outputs: Sequence[Place],
+        isa: InstructionSet,  # noqa: ARG002
     ) -> Kernel:
         """See `kernels.maps`."""
         copies, first = [], 0

@@ -7,7 +7,7 @@ read lies in memory for the whole piece, and chunks write to their own part of i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from ...errors import ModelError
 from ...kernels.conv_maps import SPARE_BYTES
 from ...kernels.packing import aligned_empty
 from .memory import ALIGNMENT, Lifetime, MemoryReport, live_bytes, place
-from .steps import Steps, build_steps
+from .steps import build_steps
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -35,6 +35,9 @@ __all__ = ["CHUNK_BYTES", "PIECE_SAMPLES", "Plan"]
 CHUNK_BYTES = 1 << 20
 CHUNK_SAMPLES = 64
 PIECE_SAMPLES = 512
+
+# Memory, of the least possible, that may be spent on padding that need not be filled again for every chunk.
+_ROOM_FOR_BORDERS = 1.25
 
 
 @dataclass(eq=False)
@@ -77,8 +80,14 @@ class Plan:
         self._scratch = isa.scratch_bytes // 4
         self.chunk = self._chunk_samples()
         lifetimes = self._lifetimes(self.chunk, PIECE_SAMPLES)
-        self._offsets, self._size = place(lifetimes)
-        self.memory = MemoryReport(self._size, live_bytes(lifetimes), self._steps.unplanned)
+        least = live_bytes(lifetimes)
+        self._offsets, self._size = place(self._undisturbed(lifetimes))
+        self._filled = self._size <= _ROOM_FOR_BORDERS * least
+        if not self._filled:
+            self._offsets, self._size = place(lifetimes)
+        self._chunked = self._without_borders(self._steps.chunked)
+        self._whole = self._without_borders(self._steps.whole)
+        self.memory = MemoryReport(self._size, least, self._steps.unplanned)
         # Workers that nobody uses; appending and popping are atomic, and safe after a fork.
         self._idle: list[Frame] = []
 
@@ -104,25 +113,18 @@ class Plan:
         whole = frame.views
         for first in range(0, max(1, samples), self.chunk):
             frame.images = min(self.chunk, samples - first)
-            frame.arrays = {
-                name: value[first : first + frame.images] for name, value in inputs.items()
-            }
-            frame.views = [
-                view[first * width :] if width else view
-                for view, width in zip(whole, self._shifts, strict=True)
-            ]
-            self._play(steps.chunked, frame, parts)
-        frame.views = whole
-        frame.images = samples
-        frame.arrays = {}
-        self._play(steps.whole, frame, parts)
-        return {
-            name: found[0] if len(found) == 1 else np.concatenate(found) for name, found in parts.items()
-        }
+            frame.arrays = {name: value[first : first + frame.images] for name, value in inputs.items()}
+            if first:
+                frame.views = [
+                    view[first * width :] if width else view
+                    for view, width in zip(whole, steps.shifts, strict=True)
+                ]
+            self._play(self._chunked, frame, parts)
+        frame.views, frame.images, frame.arrays = whole, samples, {}
+        self._play(self._whole, frame, parts)
+        return {name: found[0] if len(found) == 1 else np.concatenate(found) for name, found in parts.items()}
 
-    def _play(
-        self, steps: tuple[Step, ...], frame: Frame, parts: dict[str, list[NDArray[Any]]]
-    ) -> None:
+    def _play(self, steps: tuple[Step, ...], frame: Frame, parts: dict[str, list[NDArray[Any]]]) -> None:
         """Run steps on the frame, and collect the arrays to keep."""
         if not steps:
             return
@@ -131,12 +133,9 @@ class Plan:
                 step.run(frame)
             except (TypeError, ValueError) as error:
                 raise ModelError(f"layer {step.layer!r}: {error}") from error
-        for name in self._keep & frame.arrays.keys():
-            parts[name].append(frame.arrays[name])
-
-    @property
-    def _shifts(self) -> list[int]:
-        return self._steps.shifts
+        for name, found in parts.items():
+            if name in frame.arrays:
+                found.append(frame.arrays[name])
 
     def _frame(self) -> Frame:
         """Memory for one worker."""
@@ -146,7 +145,26 @@ class Plan:
             samples = PIECE_SAMPLES if value.crosses or not value.chunked else self.chunk
             room = memory[offset : offset + samples * value.place.image_bytes + SPARE_BYTES]
             views.append(room[:-SPARE_BYTES].view(np.int32) if value.place.form.sums else room)
-        return Frame(views, aligned_empty(self._scratch, np.int32))
+        frame = Frame(views, aligned_empty(self._scratch, np.int32))
+        if self._filled:
+            for steps, samples in ((self._steps.chunked, self.chunk), (self._steps.whole, PIECE_SAMPLES)):
+                frame.images = samples
+                for step in steps:
+                    if step.border:
+                        step.run(frame)
+        return frame
+
+    def _undisturbed(self, lifetimes: list[Lifetime]) -> list[Lifetime]:
+        """Lives in which no value ever overlaps the memory of a padded one, whose padding then stays."""
+        last = max((lifetime.last for lifetime in lifetimes), default=0)
+        return [
+            replace(lifetime, first=0, last=last) if value.place.layout.padded else lifetime
+            for lifetime, value in zip(lifetimes, self._steps.values, strict=True)
+        ]
+
+    def _without_borders(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        """The steps that run every time: padding that stays is filled once, when memory is allocated."""
+        return tuple(step for step in steps if not (self._filled and step.border))
 
     def _lifetimes(self, chunk: int, piece: int) -> list[Lifetime]:
         """Size and life of every value; what crosses to the whole piece lives from the first step on."""

@@ -2,14 +2,13 @@
 
 1. A tensor lies with the padding that its readers want, the largest on each side. A reader that wants another
    code in the padding gets a copy of its own.
-2. Padding is written before the tensor is: its memory held something else a moment ago.
+2. Padding is written before the tensor is: its memory may have held something else a moment ago.
 3. A tensor that is an array is brought into its layout before its first reader; one that array nodes read, or that
    somebody wants, becomes an array as soon as it is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,10 @@ from ...kernels.maps import CopyMaps, FillBorder, PackMaps, UnpackMaps
 from ..execution import prepare
 from .forms import Place
 from .fuse import fuse
-from .nodes import ArrayNode, DenseNode, Node, ReshapeNode
+from .nodes import ArrayNode, DenseNode, Node, ReshapeNode, ScaleNode
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Callable
 
     from ...kernels.isa.base import InstructionSet
     from ..program import Program
@@ -39,12 +38,21 @@ __all__ = ["Step", "Steps", "Value", "build_steps"]
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What runs, for which layer, and the arrays that it reads."""
+    """What runs.
+
+    Attributes:
+        run: The step itself.
+        layer: For which layer.
+        array_reads: Arrays that it reads.
+        dense: Whether it is a dense layer.
+        border: Whether it fills padding, which stays as long as no other value's memory overlaps.
+    """
 
     run: Run
     layer: str
     array_reads: tuple[str, ...] = ()
     dense: bool = False
+    border: bool = False
 
 
 @dataclass(eq=False)
@@ -139,6 +147,8 @@ class _Builder:
         """The steps of one node."""
         if isinstance(node, ArrayNode):
             self._add_arrays(node)
+        elif isinstance(node, ScaleNode):
+            self._add_scale(node)
         elif isinstance(node, ReshapeNode):
             self.numbers[node.outputs[0]] = self._number(node.inputs[0], node.name)
             self._make_array(node.outputs[0], node.name)
@@ -156,6 +166,18 @@ class _Builder:
         self.steps.append(Step(run, node.name, node.inputs))
         self.written_at.update(dict.fromkeys(node.outputs, len(self.steps) - 1))
 
+    def _add_scale(self, node: ScaleNode) -> None:
+        number = self._number(node.inputs[0], node.name)
+        features, multiplier = self.values[number].place.form.features, node.layer.multiplier
+        output = node.outputs[0]
+
+        def run(frame: Frame) -> None:
+            sums = frame.views[number][: frame.images * features].reshape(frame.images, features)
+            frame.arrays[output] = sums.astype(np.float32) * multiplier
+
+        self._append(Step(run, node.name), [number], [])
+        self.written_at[output] = len(self.steps) - 1
+
     def _add_kernel(self, node: Node) -> None:
         forms = [self.fused.forms[name] for name in node.inputs]
         reads = [
@@ -167,14 +189,18 @@ class _Builder:
         targets = [self.values[number].place for number in writes]
         kernel = node.make(sources, targets, self.isa)
 
-        def run(frame: Frame) -> None:
-            views = frame.views
-            kernel(
-                [views[number] for number in reads],
-                [views[number] for number in writes],
-                frame.images,
-                frame.scratch,
-            )
+        if len(reads) == len(writes) == 1:
+            source, target = reads[0], writes[0]
+
+            def run(frame: Frame) -> None:
+                views = frame.views
+                kernel((views[source],), (views[target],), frame.images, frame.scratch)
+
+        else:
+
+            def run(frame: Frame) -> None:
+                xs, outs = ([frame.views[number] for number in numbers] for numbers in (reads, writes))
+                kernel(xs, outs, frame.images, frame.scratch)
 
         self._append(Step(run, node.name, dense=isinstance(node, DenseNode)), reads, writes)
         for name in node.outputs:
@@ -198,9 +224,8 @@ class _Builder:
             self.numbers[name] = number
         if place.layout.padded:
             fill = FillBorder(place.layout)
-            self._append(
-                Step(lambda frame: fill(frame.views[number], frame.images), layer), [], [number]
-            )
+            step = Step(lambda frame: fill(frame.views[number], frame.images), layer, border=True)
+            self._append(step, [], [number])
         return number
 
     def _number(self, name: str, layer: str) -> int:
@@ -294,9 +319,7 @@ class _Builder:
         """The first dense layer, if vectors alone follow and no array crosses; else the end."""
         cut = next((i for i, step in enumerate(self.steps) if step.dense), len(self.steps))
         maps = any(value.first >= cut and value.place.form.positions > 1 for value in self.values)
-        crossing = any(
-            self.written_at[name] < cut for step in self.steps[cut:] for name in step.array_reads
-        )
+        crossing = any(self.written_at[name] < cut for step in self.steps[cut:] for name in step.array_reads)
         return len(self.steps) if maps or crossing else cut
 
 
@@ -304,5 +327,6 @@ def _layout(form: Any, paddings: list[Padding]) -> MapLayout:
     """The layout of a map with the largest padding on each side."""
     if not paddings:
         return MapLayout(*form.size)
-    sides = [max(side) for side in zip(*(padding.sides for padding in paddings), strict=True)]
-    return MapLayout(*form.size, *sides, paddings[0].fill)
+    top, left, bottom, right = map(max, zip(*(padding.sides for padding in paddings), strict=True))
+    channels, height, width = form.size
+    return MapLayout(channels, height, width, top, left, bottom, right, paddings[0].fill)

@@ -77,10 +77,14 @@ def test_but_not_where_that_would_change_or_hide_something(program, keep):
 
 
 def residual(readers):
-    tensors = {s.name: s for s in (spec("x", 4, 5, 5), spec("y", 4, 5, 5), spec("sum", 4, 5, 5, dtype=np.int32))}
+    tensors = {
+        s.name: s for s in (spec("x", 4, 5, 5), spec("y", 4, 5, 5), spec("sum", 4, 5, 5, dtype=np.int32))
+    }
     layers = [
         p.Table(name="t", inputs=("x",), outputs=("y",), table=np.arange(256, dtype=np.uint8)),
-        p.WeightedSum(name="add", inputs=("x", "y"), outputs=("sum",), multipliers=(3, 4), zero_points=(0, 0)),
+        p.WeightedSum(
+            name="add", inputs=("x", "y"), outputs=("sum",), multipliers=(3, 4), zero_points=(0, 0)
+        ),
     ]
     for index in range(readers):
         name = f"out{index}"

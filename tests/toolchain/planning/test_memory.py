@@ -1,5 +1,7 @@
 """Placement of tensors in one block of memory."""
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,7 +33,7 @@ def test_a_chain_of_layers_needs_no_more_than_its_largest_neighbours(sizes):
     aligned = [ALIGNMENT * size for size in sizes]
     chain = [Lifetime(size, step, step + 1) for step, size in enumerate(aligned)]
     _, total = place(chain)
-    needed = max(a + b for a, b in zip(aligned, aligned[1:], strict=False))
+    needed = max(a + b for a, b in pairwise(aligned))
     assert live_bytes(chain) == needed
     assert total <= 1.3 * needed
 
