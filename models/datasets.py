@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import DataError, MissingDependencyError
 from .cifar import cifar10_home, load_cifar10
 from .image_data import Dataset
+from .kept import cache_folder
 from .mnist import load_mnist, load_mnist_sample, mnist_home, mnist_sample_file
 from .own_data import class_folders, load_class_folders, load_npz
 
@@ -39,11 +40,6 @@ class DatasetStatus(NamedTuple):
     where: str
     found: bool
     hint: str
-
-
-def cache_folder() -> Path:
-    """Return where downloads go: `ohmfold` in XDG_CACHE_HOME, or else in `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ohmfold")
 
 
 def resolve_dataset(

@@ -17,21 +17,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .judged import (
+    calibration_set,
+    evaluation_set,
+    float_predictor,
+    in_batches,
+    onnxruntime_predictor,
+)
 from .run_record import RunRecord
 from .runs import (
     accuracy_row,
     attack_row,
-    calibration_set,
     check_run_folder,
     dataset_record,
     describe_artifact,
     divided,
-    evaluation_set,
     exactness_rows,
-    float_predictor,
-    in_batches,
     machine,
-    onnxruntime_predictor,
     run_folder,
     versions,
     with_divisor,

@@ -21,7 +21,7 @@ import typer
 
 from ...errors import OhmfoldError
 from . import attack, compile, demo, doctor, export, inspect, report, run, train  # noqa: A004
-from .quiet import calm_threads, quieten
+from .quiet import calm_collector, calm_threads, quieten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code (see the module's table).
     """
+    if arguments is None:
+        calm_collector()
     invocation = _Invocation(debug=bool(os.environ.get(DEBUG)))
     command = typer.main.get_command(app)
     try:

@@ -73,7 +73,8 @@ def attack(
         from ..artifact import Artifact
         from ..attacks import evaluate
         from ..emulator import Emulator
-        from ..runs import divided, evaluation_set
+        from ..judged import evaluation_set
+        from ..runs import divided
 
         artifact = Artifact.load(file)
         held_out, left_out = evaluation_set(resolve_dataset(data), artifact)

@@ -116,7 +116,7 @@ def compile_model(
         import_onnxruntime()
         from ..analysis.layers import layer_rows
         from ..compiler import compile as compile_artifact
-        from ..runs import calibration_set
+        from ..judged import calibration_set
 
         source = load_source(model)
         images = calibration_set(data, calibration_images)

@@ -177,7 +177,7 @@ def _errors(
     import_onnxruntime()
     from ...models.datasets import resolve_dataset
     from ..analysis.layers import activation_errors
-    from ..runs import evaluation_set
+    from ..judged import evaluation_set
 
     data, _ = evaluation_set(resolve_dataset(spec), artifact)
     pixels = data.images[:images]

@@ -1,14 +1,19 @@
-"""How the command line keeps libraries in check: what they print, and how many threads wait, and how."""
+"""How the command line keeps libraries in check: what they print, how threads wait, what is collected when."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import logging
 import os
 import sys
 import warnings
 
-__all__ = ["calm_threads", "import_onnxruntime", "quieten"]
+__all__ = ["calm_collector", "calm_threads", "import_onnxruntime", "quieten"]
+
+# Containers made between two collections of cyclic garbage; Python's default is 700.
+_COLLECT_AFTER = 50_000
 
 
 class _Lines(logging.Handler):
@@ -40,6 +45,16 @@ def calm_threads() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def calm_collector() -> None:
+    """Let the collector look for cyclic garbage less often, and not at all when the process ends.
+
+    What imports make lives to the end, and going through all of it again and again, the last time at the exit,
+    took 0.25 s of the 0.95 s of a process that imports Numba and onnx_ir. It is for a process of our own only.
+    """
+    gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
+    atexit.register(gc.freeze)
 
 
 def import_onnxruntime() -> None:

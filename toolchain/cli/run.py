@@ -60,7 +60,7 @@ def run(
 
         from ...models.datasets import resolve_dataset
         from ..artifact import Artifact
-        from ..runs import as_input, evaluation_set
+        from ..judged import as_input, evaluation_set
 
         artifact = Artifact.load(file)
         program = artifact.program
@@ -120,7 +120,7 @@ def _executor(name: str, artifact: Artifact) -> Callable[[NDArray[Any]], NDArray
 
         return Emulator(artifact).predict
     from ...errors import ModelError
-    from ..runs import onnxruntime_predictor
+    from ..judged import onnxruntime_predictor
 
     program = artifact.program
     if program.logits is None:
@@ -137,7 +137,7 @@ def _predict(
     progress: Callable[[float], None],
 ) -> tuple[NDArray[np.int64], float]:
     """Classes, and images per second after a first batch that compiles and warms up."""
-    from ..runs import in_batches
+    from ..judged import in_batches
 
     predict(pixels[:batch_size])
     start = time.perf_counter()
