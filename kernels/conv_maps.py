@@ -81,6 +81,7 @@ class ConvMaps:
         groups: Number of groups.
         zero_point: Code of the input that stands for zero, and that its padding holds.
         codes: Requantisation; None for int32 accumulators, `[image][y][x][channel]` without padding.
+        scale: float32 `(O,)`, without `codes` alone: the output is `float32(acc) * scale`, likewise.
         pool: Height and width of the windows whose maximum is the output (see `pools_in_drain`).
         input: Layout of the input.
         output: Layout of the output; its size tells the number of windows.
@@ -105,6 +106,7 @@ class ConvMaps:
         groups: int = 1,
         zero_point: int,
         codes: MapCodes | None,
+        scale: NDArray[np.float32] | None = None,
         pool: tuple[int, int] = (1, 1),
         input: MapLayout,  # noqa: A002 - the input is what it is
         output: MapLayout,
@@ -116,31 +118,71 @@ class ConvMaps:
             raise ValueError(
                 f"a weight of {weight.shape} in {groups} groups does not lead from {input} to {output}"
             )
+        if codes is not None and scale is not None:
+            raise ValueError("an output is codes or scaled accumulators, not both")
         if codes is None and output.padded:
             raise ValueError("accumulators are written without padding")
         positions = (output.height * pool[0], output.width * pool[1])
         _check_reach(input, positions, (kernel[0], kernel[1]), strides, begins, dilations)
-        self._heights = isa.heights
-        self._groups = groups
         self._positions = positions[0] * positions[1]
-        taps, segments = _segments(weight, groups, dilations, input)
-        self._weight = pack_weight(taps, isa)
-        self._segments = np.tile(segments, self._weight.terms)
-        self._tiles = _tiles(isa, isa.widths, self._weight.panels, pool[0] * pool[1])
-        self._nibbles = pack_nibbles(taps) if self._positions == 1 else None
-        self._row_segments = segments
-        self._row_tiles = _tiles(isa, ROW_PANELS, self._weight.panels)
         self.products = self._positions * weight.size
-        self._images = max(1, _BLOCK_ROWS // self._positions)
-        self._x_starts = _row_starts(self._images, positions, pool, strides, begins, input)
-        self._out_starts = output.origin + _image_starts(self._images, output)
-        self._image = output.image_bytes
-        self._x_block = self._images * input.image_bytes
-        self._x_group = channels
-        self._bias = _padded(_folded_bias(weight, bias, zero_point), groups, self._weight)
-        self._multiplier = None if codes is None else _padded(codes.multiplier, groups, self._weight)
-        self._limits = _limits(weight, bias, zero_point, codes)
-        self._columns = outputs // groups
+        columns = outputs // groups
+        taps, segments = _segments(weight, groups, dilations, input)
+        packed = pack_weight(taps, isa)
+        images = max(1, _BLOCK_ROWS // self._positions)
+        x_starts = _row_starts(images, positions, pool, strides, begins, input)
+        out_starts = output.origin + _image_starts(images, output)
+        folded = _padded(_folded_bias(weight, bias, zero_point), groups, packed)
+        factors = scale if codes is None else codes.multiplier
+        multiplier = None if factors is None else _padded(factors, groups, packed)
+        stage = (folded, multiplier, *_limits(weight, bias, zero_point, codes))
+        # Arguments of the kernel before the input, between input and output, and behind the output.
+        self._calls = [
+            (
+                (tile, *isa.heights, tile.vectors, tile.pool),
+                (
+                    channels,
+                    images * input.image_bytes,
+                    x_starts,
+                    np.tile(segments, packed.terms),
+                    packed.depth,
+                    packed.data,
+                    packed.panel_bytes,
+                    packed.burst,
+                    first,
+                    last,
+                    packed.panels,
+                    columns,
+                    groups,
+                    *stage,
+                ),
+                (0, columns, images * output.image_bytes, out_starts, images * self._positions),
+            )
+            for tile, first, last in _tiles(isa, isa.widths, packed.panels, pool[0] * pool[1])
+        ]
+        nibbles = pack_nibbles(taps) if self._positions == 1 else None
+        self._row_calls = [
+            (
+                (tile, tile.vectors),
+                (
+                    channels,
+                    x_starts,
+                    segments,
+                    nibbles.depth,
+                    nibbles.data,
+                    nibbles.panel_bytes,
+                    first,
+                    last,
+                    nibbles.panels,
+                    columns,
+                    groups,
+                    *stage,
+                ),
+                (0, columns, out_starts),
+            )
+            for tile, first, last in _tiles(isa, ROW_PANELS, packed.panels)
+            if nibbles is not None
+        ]
 
     def __call__(
         self, x: NDArray[np.uint8], out: NDArray[Any], images: int, scratch: NDArray[np.int32]
@@ -149,76 +191,17 @@ class ConvMaps:
 
         Args:
             x: uint8, with `SPARE_BYTES` behind the last image.
-            out: uint8 codes or int32 accumulators.
+            out: uint8 codes, int32 accumulators or float32.
             images: Number of images.
             scratch: int32, aligned to 64 bytes, of `isa.scratch_bytes`.
         """
         rows = images * self._positions
-        if rows == 1 and self._nibbles is not None:
-            self._one_row(self._nibbles, x, out, scratch)
+        if rows == 1 and self._row_calls:
+            for before, between, behind in self._row_calls:
+                multiply_row(*before, x, *between, out, *behind, scratch)
             return
-        packed = self._weight
-        for tile, first, last in self._tiles:
-            multiply(
-                tile,
-                *self._heights,
-                tile.vectors,
-                tile.pool,
-                x,
-                self._x_group,
-                self._x_block,
-                self._x_starts,
-                self._segments,
-                packed.depth,
-                packed.data,
-                packed.panel_bytes,
-                packed.burst,
-                first,
-                last,
-                packed.panels,
-                self._columns,
-                self._groups,
-                self._bias,
-                self._multiplier,
-                *self._limits,
-                out,
-                0,
-                self._columns,
-                self._images * self._image,
-                self._out_starts,
-                self._images * self._positions,
-                rows,
-                scratch,
-            )
-
-    def _one_row(
-        self, packed: PackedWeight, x: NDArray[np.uint8], out: NDArray[Any], scratch: NDArray[np.int32]
-    ) -> None:
-        for tile, first, last in self._row_tiles:
-            multiply_row(
-                tile,
-                tile.vectors,
-                x,
-                self._x_group,
-                self._x_starts,
-                self._row_segments,
-                packed.depth,
-                packed.data,
-                packed.panel_bytes,
-                first,
-                last,
-                packed.panels,
-                self._columns,
-                self._groups,
-                self._bias,
-                self._multiplier,
-                *self._limits,
-                out,
-                0,
-                self._columns,
-                self._out_starts,
-                scratch,
-            )
+        for before, between, behind in self._calls:
+            multiply(*before, x, *between, out, *behind, rows, scratch)
 
 
 def _check_reach(

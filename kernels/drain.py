@@ -133,8 +133,7 @@ class Columns:
         def store_lanes(vector: ir.Value, target: ir.Value) -> None:
             kind = vector.type
             address = builder.bitcast(target, kind.as_pointer())
-            lane = "i8" if self.size == 1 else "i32"
-            name = f"llvm.masked.store.v{COLUMNS}{lane}.p0"
+            name = f"llvm.masked.store.v{COLUMNS}{kind.element.intrinsic_name}.p0"
             call(builder, name, ir.VoidType(), [vector, address, ir.IntType(32)(1), mask])
 
         return store_lanes

@@ -141,6 +141,8 @@ class _Call:
             return (lambda acc, v: acc), 4  # noqa: ARG005
         multiplier = self.address("multiplier", self.words("column", 4))
         factors = [load(builder, multiplier, 64 * v, _FLOATS, 4) for v in range(self.kinds["tile"].vectors)]
+        if self.kinds["out"].dtype == types.float32:
+            return (lambda acc, v: builder.fmul(builder.sitofp(acc, _FLOATS), factors[v])), 4
         zero = broadcast(builder, values["zero"], COLUMNS)
         if isinstance(self.kinds["low"], types.NoneType):
             return (lambda acc, v: emit_bounded_codes(builder, acc, factors[v], zero)), 1
@@ -308,14 +310,14 @@ def _tile_function(emit: Callable[[_Call], None], name: str, purpose: str) -> An
         panel_bytes: Bytes of a panel.
         burst: Steps between two widenings (see `isa.pairs`).
         bias: int32, one dimension.
-        multiplier: float32, one dimension, or None: the sums themselves are the output.
+        multiplier: float32, one dimension; or None: the sums themselves are the output.
         column: Index into both of the tile's first column.
         width: Columns that are left, from the first on.
         low: float32, the lowest code less the zero point; None where `drain.LARGEST_BOUNDED` holds.
         high: float32, the highest; or None likewise.
         zero: int32, the zero point.
         rows: Rows that count; the tile reads as many as it has.
-        out: uint8, or int32 for sums; one dimension.
+        out: uint8; int32 for sums; float32 for sums times the multiplier. One dimension.
         target: Element of `out` for the first column, that the starts count from.
         out_starts: int64: where each output row starts.
         out_row: The first output row.

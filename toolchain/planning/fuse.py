@@ -7,8 +7,10 @@
    sum itself.
 3. A convolution whose multiplier varies over positions, and a dense layer whose accumulator somebody wants, are
    two steps: the sums and their requantisation.
-4. A reshape that flattens a map is no step: the map has two names.
-5. Whatever fits no kernel (and a layer whose input would have to be brought into a layout for little gain) runs on
+4. A dense layer followed by nothing but the scale that makes logits of its sums is one step with it, if nobody
+   wants the sums.
+5. A reshape that flattens a map is no step: the map has two names.
+6. Whatever fits no kernel (and a layer whose input would have to be brought into a layout for little gain) runs on
    arrays.
 """
 
@@ -16,6 +18,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ...kernels.conv_maps import is_depthwise, pools_in_drain
 from .. import program as p
@@ -26,12 +30,12 @@ from .nodes import (
     ConcatNode,
     ConvNode,
     DenseNode,
+    LogitsNode,
     MaxPoolNode,
     Node,
     PairTableNode,
     RequantiseNode,
     ReshapeNode,
-    ScaleNode,
     SpatialSumNode,
     SumNode,
     TableNode,
@@ -83,7 +87,7 @@ class _Fuser:
         self.fused = FusedProgram(arrays={spec.name for spec in program.inputs})
 
     def run_on_arrays(self, layer: p.Layer) -> None:
-        """Rule 5."""
+        """Rule 6."""
         names = [name for name in layer.outputs if name]
         if isinstance(layer, p.Dense) and layer.accumulator in self.keep:
             names.append(str(layer.accumulator))
@@ -140,7 +144,7 @@ class _Fuser:
         return self.add(ConvNode(**common, outputs=layer.outputs, requantisation=requantisation))
 
     def dense(self, layer: p.Dense) -> bool:
-        """Rule 3."""
+        """Rules 3 and 4."""
         spec = self.program.tensors.get(layer.input)
         if spec is None or spec.shape is None or len(spec.shape) != 2:
             return False
@@ -149,6 +153,14 @@ class _Fuser:
             middle = str(layer.accumulator)
             sums = DenseNode(**common, outputs=(middle,), requantisation=None)
             return self.add(sums, _requantise_sums(layer, middle, layer.requantisation))
+        readers = self.only_readers(layer.output, p.Scale)
+        if len(readers) == 1 and layer.requantisation is None and readers[0].multiplier.ndim <= 1:
+            scale = np.asarray(readers[0].multiplier, np.float32)
+            outputs = readers[0].outputs
+            if self.add(LogitsNode(**common, outputs=outputs, requantisation=None, scale=scale)):
+                self.done.add(id(readers[0]))
+                self.fused.arrays.update(outputs)
+                return True
         return self.add(DenseNode(**common, outputs=layer.outputs, requantisation=layer.requantisation))
 
     def weighted_sum(self, layer: p.WeightedSum) -> bool:
@@ -174,7 +186,7 @@ class _Fuser:
         return self.add(node)
 
     def reshape(self, layer: p.Reshape) -> bool:
-        """Rule 4."""
+        """Rule 5."""
         result = form_of(self.program.tensors.get(layer.output))
         if result is None:
             return False
@@ -183,15 +195,6 @@ class _Fuser:
                 name=layer.name, inputs=layer.inputs, outputs=layer.outputs, layer=layer, result=result
             )
         )
-
-    def scale(self, layer: p.Scale) -> bool:
-        """Sums of one pixel."""
-        node = ScaleNode(name=layer.name, inputs=layer.inputs, outputs=layer.outputs, layer=layer)
-        shape = getattr(self.program.tensors.get(layer.output), "shape", None)
-        if shape is None or len(shape) != 2 or not self.add(node):
-            return False
-        self.fused.arrays.update(layer.outputs)
-        return True
 
     def one_to_one(self, layer: Any) -> bool:
         """A layer that is one node."""
@@ -237,7 +240,6 @@ _RULES: dict[type[p.Layer], Callable[[_Fuser, Any], bool]] = {
     p.Dense: _Fuser.dense,
     p.Requantise: _Fuser.requantise,
     p.Reshape: _Fuser.reshape,
-    p.Scale: _Fuser.scale,
     p.WeightedSum: _Fuser.weighted_sum,
     **dict.fromkeys(_ONE_TO_ONE, _Fuser.one_to_one),
 }

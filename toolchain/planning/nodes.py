@@ -15,6 +15,7 @@ import numpy as np
 from ...kernels.codes import MapCodes, flip_of
 from ...kernels.conv_maps import ConvMaps, is_depthwise
 from ...kernels.depthwise import Depthwise
+from ...kernels.layout import MapLayout
 from ...kernels.map_pooling import MaxPoolMaps, SpatialSumMaps
 from ...kernels.map_sums import AddMaps, MapRequantise, RequantiseSums, SumMaps
 from ...kernels.maps import CopyMaps, PairTableMaps, TableMaps
@@ -39,12 +40,12 @@ __all__ = [
     "ConcatNode",
     "ConvNode",
     "DenseNode",
+    "LogitsNode",
     "MaxPoolNode",
     "Node",
     "PairTableNode",
     "RequantiseNode",
     "ReshapeNode",
-    "ScaleNode",
     "SpatialSumNode",
     "SumNode",
     "TableNode",
@@ -111,22 +112,6 @@ class ReshapeNode(Node):
 
     def make(self, inputs: Any, outputs: Any, isa: Any) -> Kernel:
         """Not a kernel: both names are one tensor."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ScaleNode(Node):
-    """Sums of one pixel as float32: how logits leave the planned memory, as an array."""
-
-    layer: p.Scale
-
-    def infer(self, inputs: Forms) -> tuple[Form, ...] | None:
-        """No form: the output is an array."""
-        (form,) = inputs
-        return () if form is not None and form.sums and form.positions == 1 else None
-
-    def make(self, inputs: Any, outputs: Any, isa: Any) -> Kernel:
-        """Not a kernel."""
         raise NotImplementedError
 
 
@@ -257,16 +242,38 @@ class DenseNode(Node):
     def make(self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet) -> Kernel:
         """See `kernels.conv_maps`."""
         (source,), (target,) = inputs, outputs
-        product = ConvMaps(
+        codes = None if self.requantisation is None else _codes(self.requantisation, target.form)
+        product = self.product(source, target.layout, isa, codes=codes)
+        return lambda xs, outs, images, scratch: product(xs[0], outs[0], images, scratch)
+
+    def product(self, source: Place, target: MapLayout, isa: InstructionSet, **settings: Any) -> ConvMaps:
+        """The layer as a convolution."""
+        return ConvMaps(
             self.layer.weight.T.reshape(-1, *source.form.size),
             self.layer.bias,
             zero_point=self.layer.input_zero_point + source.form.flip,
-            codes=None if self.requantisation is None else _codes(self.requantisation, target.form),
             input=source.layout,
-            output=target.layout,
+            output=target,
             isa=isa,
+            **settings,
         )
-        return lambda xs, outs, images, scratch: product(xs[0], outs[0], images, scratch)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LogitsNode(DenseNode):
+    """A dense layer whose sums leave as float32, times one number for each column: an array, in no form."""
+
+    scale: NDArray[np.float32]
+
+    def infer(self, inputs: Forms) -> tuple[Form, ...] | None:
+        """Nothing that lies in planned memory."""
+        return () if super().infer(inputs) else None
+
+    def scaled(self, source: Place, isa: InstructionSet) -> ConvMaps:
+        """The product, for a float32 array `(N, columns)`."""
+        columns = self.layer.weight.shape[1]
+        scale = np.broadcast_to(self.scale.reshape(-1), (columns,))
+        return self.product(source, MapLayout(columns), isa, codes=None, scale=np.ascontiguousarray(scale))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -100,10 +100,11 @@ class Plan:
             frame = self._idle.pop()
         except IndexError:
             frame = self._frame()
+        views = frame.views
         try:
             return self._run(frame, inputs)
         finally:
-            frame.arrays = {}
+            frame.views, frame.arrays = views, {}
             self._idle.append(frame)
 
     def _run(self, frame: Frame, inputs: Mapping[str, NDArray[Any]]) -> Arrays:

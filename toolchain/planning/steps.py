@@ -20,7 +20,7 @@ from ...kernels.maps import CopyMaps, FillBorder, PackMaps, UnpackMaps
 from ..execution import prepare
 from .forms import Place
 from .fuse import fuse
-from .nodes import ArrayNode, DenseNode, Node, ReshapeNode, ScaleNode
+from .nodes import ArrayNode, DenseNode, LogitsNode, Node, ReshapeNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,8 +147,8 @@ class _Builder:
         """The steps of one node."""
         if isinstance(node, ArrayNode):
             self._add_arrays(node)
-        elif isinstance(node, ScaleNode):
-            self._add_scale(node)
+        elif isinstance(node, LogitsNode):
+            self._add_logits(node)
         elif isinstance(node, ReshapeNode):
             self.numbers[node.outputs[0]] = self._number(node.inputs[0], node.name)
             self._make_array(node.outputs[0], node.name)
@@ -166,17 +166,18 @@ class _Builder:
         self.steps.append(Step(run, node.name, node.inputs))
         self.written_at.update(dict.fromkeys(node.outputs, len(self.steps) - 1))
 
-    def _add_scale(self, node: ScaleNode) -> None:
+    def _add_logits(self, node: LogitsNode) -> None:
         number = self._number(node.inputs[0], node.name)
-        features, multiplier = self.values[number].place.form.features, node.layer.multiplier
-        output = node.outputs[0]
+        product = node.scaled(self.values[number].place, self.isa)
+        name, columns = node.outputs[0], node.layer.weight.shape[1]
 
         def run(frame: Frame) -> None:
-            sums = frame.views[number][: frame.images * features].reshape(frame.images, features)
-            frame.arrays[output] = sums.astype(np.float32) * multiplier
+            out = np.empty((frame.images, columns), np.float32)
+            product(frame.views[number], out.reshape(-1), frame.images, frame.scratch)
+            frame.arrays[name] = out
 
-        self._append(Step(run, node.name), [number], [])
-        self.written_at[output] = len(self.steps) - 1
+        self._append(Step(run, node.name, dense=True), [number], [])
+        self.written_at[name] = len(self.steps) - 1
 
     def _add_kernel(self, node: Node) -> None:
         forms = [self.fused.forms[name] for name in node.inputs]
@@ -245,7 +246,9 @@ class _Builder:
             pack = PackMaps(self.values[number].place.layout, form.flip)
 
             def run(frame: Frame) -> None:
-                x = np.ascontiguousarray(frame.arrays[name]).view(np.uint8)
+                x = frame.arrays[name]
+                if x.dtype != np.uint8 or not x.flags.c_contiguous:
+                    x = np.ascontiguousarray(x).view(np.uint8)
                 pack(x, frame.views[number], frame.images)
 
         self._append(Step(run, layer, (name,)), [], [number])
