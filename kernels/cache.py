@@ -125,8 +125,9 @@ class _SaltedCache(caching.Cache):
         compiled, and for that Numba imports the rest itself.
         """
         rtsys.initialize(target_context)
+        load: Any = self._load_overload
         with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)
+            return load(sig, target_context)
         return None
 
     @contextmanager

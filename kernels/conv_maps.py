@@ -27,6 +27,9 @@ from .tile import ROW_PANELS, Tile
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    # Arguments before the input, between input and output, and behind the output.
+    _Call = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]
+
     from .codes import MapCodes
     from .isa.base import InstructionSet
     from .layout import MapLayout
@@ -35,6 +38,10 @@ __all__ = ["SPARE_BYTES", "ConvMaps", "check_operands", "is_depthwise", "pools_i
 
 # A kernel may read this much beyond the last image of its input.
 SPARE_BYTES = 64
+
+# Compiled functions, called with tuples of arguments that are made once.
+_MULTIPLY: Any = multiply
+_MULTIPLY_ROW: Any = multiply_row
 
 # Rows of the tables, which are shared by blocks of whole images: enough that short tiles are rare.
 _BLOCK_ROWS = 192
@@ -136,8 +143,7 @@ class ConvMaps:
         factors = scale if codes is None else codes.multiplier
         multiplier = None if factors is None else _padded(factors, groups, packed)
         stage = (folded, multiplier, *_limits(weight, bias, zero_point, codes))
-        # Arguments of the kernel before the input, between input and output, and behind the output.
-        self._calls = [
+        self._calls: list[_Call] = [
             (
                 (tile, *isa.heights, tile.vectors, tile.pool),
                 (
@@ -161,7 +167,7 @@ class ConvMaps:
             for tile, first, last in _tiles(isa, isa.widths, packed.panels, pool[0] * pool[1])
         ]
         nibbles = pack_nibbles(taps) if self._positions == 1 else None
-        self._row_calls = [
+        self._row_calls: list[_Call] = [
             (
                 (tile, tile.vectors),
                 (
@@ -198,10 +204,10 @@ class ConvMaps:
         rows = images * self._positions
         if rows == 1 and self._row_calls:
             for before, between, behind in self._row_calls:
-                multiply_row(*before, x, *between, out, *behind, scratch)
-            return
-        for before, between, behind in self._calls:
-            multiply(*before, x, *between, out, *behind, rows, scratch)
+                _MULTIPLY_ROW(*before, x, *between, out, *behind, scratch)
+        else:
+            for before, between, behind in self._calls:
+                _MULTIPLY(*before, x, *between, out, *behind, rows, scratch)
 
 
 def _check_reach(

@@ -59,12 +59,14 @@ class Node(ABC):
     Attributes:
         name: The layer's, for reports and errors.
         inputs, outputs: Tensors read and written.
+        kind: What the step does, in a word or two, for reports.
         packs: Whether it is worth bringing an input that is an array into the layout of the kernels.
     """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    kind: ClassVar[str]
     packs: ClassVar[bool] = False
 
     @abstractmethod
@@ -84,6 +86,7 @@ class Node(ABC):
 class ArrayNode(Node):
     """A layer that runs on arrays, outside the planned memory (see `toolchain.execution`)."""
 
+    kind: ClassVar[str] = "arrays"
     layer: p.Layer
 
     def infer(self, inputs: Forms) -> tuple[Form, ...] | None:  # noqa: ARG002
@@ -99,6 +102,7 @@ class ArrayNode(Node):
 class ReshapeNode(Node):
     """A reshape that moves nothing: a flattened map, or the map of one."""
 
+    kind: ClassVar[str] = "reshape"
     layer: p.Reshape
     result: Form
 
@@ -158,6 +162,11 @@ class ConvNode(Node):
     def depthwise(self) -> bool:
         """Whether every channel is convolved by itself."""
         return is_depthwise(self.layer.weight, self.layer.groups)
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        """A depthwise convolution is no matrix product."""
+        return "depthwise convolution" if self.depthwise else "matrix product"
 
     def infer(self, inputs: Forms) -> tuple[Form, ...] | None:
         """The windows that fit, less what the pooling leaves out."""
@@ -227,6 +236,7 @@ class ConvNode(Node):
 class DenseNode(Node):
     """A dense layer on a vector, or on a flattened map: the convolution whose kernel covers the map."""
 
+    kind: ClassVar[str] = "matrix product"
     layer: p.Dense
     requantisation: p.Requantisation | None
     packs: ClassVar[bool] = True
@@ -280,6 +290,7 @@ class LogitsNode(DenseNode):
 class MaxPoolNode(Node):
     """Maximum over windows of codes."""
 
+    kind: ClassVar[str] = "pooling"
     layer: p.MaxPool
 
     def infer(self, inputs: Forms) -> tuple[Form, ...] | None:
@@ -334,6 +345,7 @@ def _unsigned_zero_points(layer: p.WeightedSum, inputs: Sequence[Place]) -> tupl
 class AddNode(Node):
     """A residual addition with the requantisations of its sum, in one pass."""
 
+    kind: ClassVar[str] = "addition"
     layer: p.WeightedSum
     results: tuple[p.Requantise, ...]
 
@@ -375,6 +387,7 @@ class AddNode(Node):
 class SumNode(Node):
     """A weighted sum whose int32 values themselves are wanted."""
 
+    kind: ClassVar[str] = "addition"
     layer: p.WeightedSum
 
     def infer(self, inputs: Forms) -> tuple[Form, ...] | None:
@@ -398,6 +411,7 @@ class SumNode(Node):
 class RequantiseNode(Node):
     """int32 sums to codes."""
 
+    kind: ClassVar[str] = "requantisation"
     bias: NDArray[np.int32] | None
     requantisation: p.Requantisation
 
@@ -432,6 +446,7 @@ class RequantiseNode(Node):
 class SpatialSumNode(Node):
     """The sum over all pixels."""
 
+    kind: ClassVar[str] = "spatial sum"
     layer: p.SpatialSum
 
     def infer(self, inputs: Forms) -> tuple[Form, ...] | None:
@@ -455,6 +470,7 @@ class SpatialSumNode(Node):
 class TableNode(Node):
     """A table of 256 codes."""
 
+    kind: ClassVar[str] = "table"
     layer: p.Table
 
     def infer(self, inputs: Forms) -> tuple[Form, ...] | None:
@@ -478,6 +494,7 @@ class TableNode(Node):
 class PairTableNode(Node):
     """A table over two tensors of codes."""
 
+    kind: ClassVar[str] = "table"
     layer: p.QuantisedAdd
 
     def infer(self, inputs: Forms) -> tuple[Form, ...] | None:
@@ -507,6 +524,7 @@ def _unsigned_table(table: NDArray[Any]) -> NDArray[np.uint8]:
 class ConcatNode(Node):
     """Channels of several maps side by side."""
 
+    kind: ClassVar[str] = "concatenation"
     layer: p.Concat
 
     def infer(self, inputs: Forms) -> tuple[Form, ...] | None:

@@ -7,6 +7,7 @@ read lies in memory for the whole piece, and chunks write to their own part of i
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from .memory import ALIGNMENT, Lifetime, MemoryReport, live_bytes, place
 from .steps import build_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .steps import Step
 
     Arrays = dict[str, NDArray[Any]]
+    Clock = Callable[[Step, float], None]
 
 __all__ = ["CHUNK_BYTES", "PIECE_SAMPLES", "Plan"]
 
@@ -91,10 +93,10 @@ class Plan:
         # Workers that nobody uses; appending and popping are atomic, and safe after a fork.
         self._idle: list[Frame] = []
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    def run(self, inputs: Mapping[str, NDArray[Any]], clock: Clock | None = None) -> Arrays:
         """Run at most `PIECE_SAMPLES` samples; returns the tensors to keep, by name.
 
-        Several threads may call this at once.
+        Several threads may call this at once. A clock is told what every step took, in seconds.
         """
         try:
             frame = self._idle.pop()
@@ -102,12 +104,12 @@ class Plan:
             frame = self._frame()
         views = frame.views
         try:
-            return self._run(frame, inputs)
+            return self._run(frame, inputs, clock)
         finally:
             frame.views, frame.arrays = views, {}
             self._idle.append(frame)
 
-    def _run(self, frame: Frame, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    def _run(self, frame: Frame, inputs: Mapping[str, NDArray[Any]], clock: Clock | None) -> Arrays:
         steps = self._steps
         samples = next(iter(inputs.values())).shape[0]
         parts: dict[str, list[NDArray[Any]]] = {name: [] for name in self._keep}
@@ -120,18 +122,29 @@ class Plan:
                     view[first * width :] if width else view
                     for view, width in zip(whole, steps.shifts, strict=True)
                 ]
-            self._play(self._chunked, frame, parts)
+            self._play(self._chunked, frame, parts, clock)
         frame.views, frame.images, frame.arrays = whole, samples, {}
-        self._play(self._whole, frame, parts)
+        self._play(self._whole, frame, parts, clock)
         return {name: found[0] if len(found) == 1 else np.concatenate(found) for name, found in parts.items()}
 
-    def _play(self, steps: tuple[Step, ...], frame: Frame, parts: dict[str, list[NDArray[Any]]]) -> None:
+    def _play(
+        self,
+        steps: tuple[Step, ...],
+        frame: Frame,
+        parts: dict[str, list[NDArray[Any]]],
+        clock: Clock | None,
+    ) -> None:
         """Run steps on the frame, and collect the arrays to keep."""
         if not steps:
             return
         for step in steps:
             try:
-                step.run(frame)
+                if clock is None:
+                    step.run(frame)
+                else:
+                    start = time.perf_counter()
+                    step.run(frame)
+                    clock(step, time.perf_counter() - start)
             except (TypeError, ValueError) as error:
                 raise ModelError(f"layer {step.layer!r}: {error}") from error
         for name, found in parts.items():

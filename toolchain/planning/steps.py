@@ -43,6 +43,7 @@ class Step:
     Attributes:
         run: The step itself.
         layer: For which layer.
+        kind: What it does, in a word or two.
         array_reads: Arrays that it reads.
         dense: Whether it is a dense layer.
         border: Whether it fills padding, which stays as long as no other value's memory overlaps.
@@ -50,6 +51,7 @@ class Step:
 
     run: Run
     layer: str
+    kind: str
     array_reads: tuple[str, ...] = ()
     dense: bool = False
     border: bool = False
@@ -163,7 +165,7 @@ class _Builder:
             inputs = tuple(frame.arrays[name] for name in node.inputs)
             frame.arrays.update(runner(inputs, wanted))
 
-        self.steps.append(Step(run, node.name, node.inputs))
+        self.steps.append(Step(run, node.name, node.kind, node.inputs))
         self.written_at.update(dict.fromkeys(node.outputs, len(self.steps) - 1))
 
     def _add_logits(self, node: LogitsNode) -> None:
@@ -176,7 +178,7 @@ class _Builder:
             product(frame.views[number], out.reshape(-1), frame.images, frame.scratch)
             frame.arrays[name] = out
 
-        self._append(Step(run, node.name, dense=True), [number], [])
+        self._append(Step(run, node.name, node.kind, dense=True), [number], [])
         self.written_at[name] = len(self.steps) - 1
 
     def _add_kernel(self, node: Node) -> None:
@@ -203,7 +205,7 @@ class _Builder:
                 xs, outs = ([frame.views[number] for number in numbers] for numbers in (reads, writes))
                 kernel(xs, outs, frame.images, frame.scratch)
 
-        self._append(Step(run, node.name, dense=isinstance(node, DenseNode)), reads, writes)
+        self._append(Step(run, node.name, node.kind, dense=isinstance(node, DenseNode)), reads, writes)
         for name in node.outputs:
             self._make_array(name, node.name)
 
@@ -225,7 +227,7 @@ class _Builder:
             self.numbers[name] = number
         if place.layout.padded:
             fill = FillBorder(place.layout)
-            step = Step(lambda frame: fill(frame.views[number], frame.images), layer, border=True)
+            step = Step(lambda frame: fill(frame.views[number], frame.images), layer, "padding", border=True)
             self._append(step, [], [number])
         return number
 
@@ -251,7 +253,7 @@ class _Builder:
                     x = np.ascontiguousarray(x).view(np.uint8)
                 pack(x, frame.views[number], frame.images)
 
-        self._append(Step(run, layer, (name,)), [], [number])
+        self._append(Step(run, layer, "layout", (name,)), [], [number])
         return number
 
     def _padded(self, number: int, padding: Padding | None, layer: str) -> int:
@@ -270,7 +272,7 @@ class _Builder:
             def run(frame: Frame) -> None:
                 kernel(frame.views[number], frame.views[copy], frame.images)
 
-            self._append(Step(run, layer), [number], [copy])
+            self._append(Step(run, layer, "layout"), [number], [copy])
             self.copies[key] = copy
         return self.copies[key]
 
@@ -300,7 +302,7 @@ class _Builder:
                 result = result.view(signed)
             frame.arrays[name] = result.reshape(images, *shape)
 
-        self._append(Step(run, layer), [number], [])
+        self._append(Step(run, layer, "layout"), [number], [])
         self.written_at[name] = len(self.steps) - 1
 
     def finish(self) -> Steps:

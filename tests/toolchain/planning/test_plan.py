@@ -89,3 +89,13 @@ def test_a_program_without_a_plan_says_so():
     emulator = ohmfold.Emulator(p.Program((spec,), (), (turn,), {"x": spec}))
     with pytest.raises(OhmfoldError, match="mix samples"):
         emulator.memory  # noqa: B018
+
+
+def test_a_profile_names_every_step_and_its_kind(nets):
+    program, images, _ = nets["mnist-mobilenet"]
+    emulator = ohmfold.Emulator(program, threads=1)
+    times = emulator.profile(images)
+    kinds = {time.kind for time in times}
+    assert {"matrix product", "depthwise convolution", "addition", "spatial sum", "layout"} <= kinds
+    assert all(time.seconds >= 0 for time in times)
+    assert {layer.name for layer in program.weighted_layers()} <= {time.layer for time in times}
