@@ -13,6 +13,10 @@ class RecipeError(OhmfoldError):
     """A setting is unknown, of the wrong type, out of range, or names a layer that is not there."""
 
 
+class HardwareError(OhmfoldError):
+    """A field of a hardware profile is unknown, of the wrong type or senseless; names its path."""
+
+
 class DataError(OhmfoldError):
     """A data set, an image array or a label array is missing, empty or not of the expected form."""
 

@@ -1,7 +1,8 @@
 """A tile of the matrix product, drained, as functions that Numba code can call, for every instruction set.
 
-A `Tile` is an instruction set, a width and a pooling window. Its *type* in Numba carries all three, so a kernel
-that is called with one is compiled for just that, and each version has its own entry in the cache on disk.
+A `Tile` is an instruction set, a width and whatever else a kernel is compiled for. Its *type* in Numba carries all
+of it, so a kernel that is called with one is compiled for just that, and each version has its own entry in the cache
+on disk.
 """
 
 from __future__ import annotations
@@ -57,27 +58,30 @@ _NUMBERS = (
 class TileType(types.Type):
     """Numba's type of a `Tile`."""
 
-    def __init__(self, isa: str, vectors: int, pool: int) -> None:
+    def __init__(self, isa: str, vectors: int, pool: int, bits: int) -> None:
         self.isa = isa
         self.vectors = vectors
         self.pool = pool
-        super().__init__(name=f"Tile({isa}, {vectors}, {pool})")
+        self.bits = bits
+        super().__init__(name=f"Tile({isa}, {vectors}, {pool}, {bits})")
 
 
 class Tile:
-    """An instruction set, a number of panels and a pooling window, as an argument of a kernel.
+    """An instruction set and what a kernel is compiled for, as an argument of the kernel.
 
     Attributes:
         isa: The instruction set.
         vectors: Panels of 16 columns.
         pool: Rows of a pooling window.
+        bits: Bit planes of a cell (see `crossbar_tile.popcount_sums`).
     """
 
-    def __init__(self, isa: InstructionSet, vectors: int, pool: int = 1) -> None:
+    def __init__(self, isa: InstructionSet, vectors: int, pool: int = 1, bits: int = 0) -> None:
         self.isa = isa
         self.vectors = vectors
         self.pool = pool
-        self._numba_type_ = TileType(isa.name, vectors, pool)
+        self.bits = bits
+        self._numba_type_ = TileType(isa.name, vectors, pool, bits)
 
 
 @typeof_impl.register(Tile)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..errors import DataError, ModelError, OhmfoldError
+from ..errors import DataError, HardwareError, ModelError, OhmfoldError
 from ..kernels.isa import chosen, find
 from .execution import batch_prefix, prepare
 from .planning import PIECE_SAMPLES, MemoryReport, Plan
-from .program import Dense, Program
+from .program import Conv, Dense, Program
 from .source import program_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from .crossbar import Crossbar
     from .execution import Runner
+    from .hardware import Hardware
     from .planning.steps import Step
     from .program import TensorSpec
     from .source import HasProgram
@@ -57,15 +59,22 @@ class Emulator:
         threads: How many threads run pieces of a batch; by default the processors that this process may use.
         isa: Name of the instruction set, one of `ohmfold.kernels.isa.available()`; by default the one that
             `OHMFOLD_ISA` names, or else the best.
+        hardware: A crossbar that convolutions and dense layers run on: a profile, the name of a preset, or the path
+            of a TOML file. None: exact integers.
+        seed: Which chip of that profile: everything random about it is drawn from the seed.
+        calibration: Images whose first 512 set the limits of the chip's converters, where the profile calibrates
+            them.
 
     Attributes:
         program: The program that runs.
         isa: Name of the instruction set.
+        crossbar: The chip, where there is one.
 
     Raises:
         ModelError: The file cannot be read as an artifact.
         UnsupportedError: The program holds an operator that cannot be executed.
         MissingDependencyError: This machine lacks the instruction set.
+        HardwareError: The profile is not one, or cannot hold the program.
         OhmfoldError: `threads` is less than 1, or no instruction set has this name.
     """
 
@@ -77,6 +86,9 @@ class Emulator:
         *,
         threads: int | None = None,
         isa: str | None = None,
+        hardware: Hardware | str | Path | None = None,
+        seed: int = 0,
+        calibration: NDArray[Any] | None = None,
     ) -> None:
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise OhmfoldError(f"found {threads!r} threads; the emulator needs a whole number, at least 1")
@@ -90,6 +102,9 @@ class Emulator:
         self._rest: tuple[Runner, ...] = tuple(
             prepare(layer) for layer in self.program.layers[self._prefix :]
         )
+        self.crossbar: Crossbar | None = None
+        if hardware is not None:
+            self.crossbar = self._chip(hardware, seed, calibration)
         self._plans: dict[frozenset[str], Plan] = {}
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
         if self._prefix:
@@ -107,12 +122,14 @@ class Emulator:
             raise OhmfoldError("the program's layers mix samples; they run on arrays, without a plan")
         return self._plan(frozenset(spec.name for spec in self.program.outputs)).memory
 
-    def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
+    def __call__(self, images: NDArray[Any], *, first_sample: int = 0) -> NDArray[np.float32]:
         """Logits of a batch.
 
         Args:
             images: `(N, C, H, W)` of the program's input type (uint8 pixels, or float32); N may be 0. A
                 program of a fixed batch runs a multiple of it batch by batch.
+            first_sample: Global index of the first image. The read noise of a crossbar depends on it, and on
+                nothing else of the batch.
 
         Returns:
             float32 `(N, classes)`.
@@ -121,32 +138,32 @@ class Emulator:
             DataError: The images have another shape or element type.
             OhmfoldError: The program has no logits.
         """
-        return self._one(images, self._logits_name())
+        return self._one(images, self._logits_name(), first_sample)
 
-    def codes(self, images: NDArray[Any]) -> NDArray[np.int32]:
+    def codes(self, images: NDArray[Any], *, first_sample: int = 0) -> NDArray[np.int32]:
         """The integers behind the logits: int32 `(N, classes)`; arguments and errors as in a call."""
         if self.program.codes is None:
             raise OhmfoldError("the program has no integers behind its logits; use run() or trace()")
-        return self._one(images, self.program.codes).astype(np.int32, copy=False)
+        return self._one(images, self.program.codes, first_sample).astype(np.int32, copy=False)
 
-    def predict(self, images: NDArray[Any]) -> NDArray[np.int64]:
+    def predict(self, images: NDArray[Any], *, first_sample: int = 0) -> NDArray[np.int64]:
         """The class of each image, int64 `(N,)`: the largest logit, ties to the lowest class.
 
         The float32 logits decide, not the integers behind them: so does every other runtime of the artifact.
         """
-        scores = self(images)
+        scores = self(images, first_sample=first_sample)
         if scores.shape[0] == 0:
             return np.zeros(0, np.int64)
         classes: NDArray[np.int64] = np.argmax(scores, axis=1).astype(np.int64, copy=False)
         return classes
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    def run(self, inputs: Mapping[str, NDArray[Any]], *, first_sample: int = 0) -> Arrays:
         """The graph's outputs by name, for any number of inputs.
 
         Raises:
             DataError: An input is missing, unknown, or of another shape or element type.
         """
-        return self._evaluate(inputs, [spec.name for spec in self.program.outputs])
+        return self._evaluate(inputs, [spec.name for spec in self.program.outputs], first_sample)
 
     def profile(self, images: NDArray[Any]) -> tuple[StepTime, ...]:
         """How long every planned step takes for a batch, on one thread, in the order in which they run.
@@ -167,15 +184,18 @@ class Emulator:
 
         for first in range(0, len(images), PIECE_SAMPLES):
             piece = {name: value[first : first + PIECE_SAMPLES] for name, value in inputs.items()}
-            plan.run(piece, clock)
+            plan.run(piece, first, clock)
         return tuple(StepTime(layer, kind, taken) for (layer, kind), taken in seconds.items())
 
-    def trace(self, images: NDArray[Any], names: Iterable[str] | None = None) -> Arrays:
+    def trace(
+        self, images: NDArray[Any], names: Iterable[str] | None = None, *, first_sample: int = 0
+    ) -> Arrays:
         """Tensors by their names in the model; all of them, inputs and dense accumulators too, by default.
 
         Args:
             images: As in a call.
             names: Which tensors.
+            first_sample: As in a call.
 
         Raises:
             DataError: The images have another shape or element type, or no tensor has such a name.
@@ -185,10 +205,10 @@ class Emulator:
         unknown = sorted(set(wanted) - set(known))
         if unknown:
             raise DataError(f"no tensor is named {unknown[0]!r}; the program writes {', '.join(known)}")
-        return self._evaluate(self._named(images), wanted)
+        return self._evaluate(self._named(images), wanted, first_sample)
 
-    def _one(self, images: NDArray[Any], name: str) -> NDArray[Any]:
-        return self._evaluate(self._named(images), [name])[name]
+    def _one(self, images: NDArray[Any], name: str, first_sample: int) -> NDArray[Any]:
+        return self._evaluate(self._named(images), [name], first_sample)[name]
 
     def _named(self, images: NDArray[Any]) -> Arrays:
         if len(self.program.inputs) != 1:
@@ -208,42 +228,72 @@ class Emulator:
             names.extend(name for name in layer.outputs if name)
         return list(dict.fromkeys(names))
 
-    def _evaluate(self, inputs: Mapping[str, NDArray[Any]], names: Collection[str]) -> Arrays:
+    def _evaluate(
+        self, inputs: Mapping[str, NDArray[Any]], names: Collection[str], first_sample: int = 0
+    ) -> Arrays:
         """Check the inputs, run the planned layers and then those that need the whole batch."""
         if (parts := _fixed_batches(self.program, inputs)) is not None:
-            return _joined(
-                [self._evaluate(part, names) for part in parts], len(next(iter(parts[0].values())))
-            )
+            size = len(next(iter(parts[0].values())))
+            found = [
+                self._evaluate(part, names, first_sample + index * size) for index, part in enumerate(parts)
+            ]
+            return _joined(found, size)
         tensors = _check_inputs(self.program.inputs, inputs)
         wanted = frozenset(names)
         if self._prefix:
-            tensors = self._pieces(self._plan(wanted), tensors)
+            tensors = self._pieces(self._plan(wanted), tensors, first_sample)
         if self._rest:
             tensors = self._layers(tensors, wanted)
         return {name: tensors[name] for name in names}
 
-    def _pieces(self, plan: Plan, inputs: Arrays) -> Arrays:
+    def _pieces(self, plan: Plan, inputs: Arrays, first_sample: int) -> Arrays:
         """Run the planned layers on pieces of the batch, on the threads."""
         samples = next(iter(inputs.values())).shape[0]
         size = max(1, min(PIECE_SAMPLES, -(-samples // self.threads)))
         if samples <= size:
-            return plan.run(inputs)
+            return plan.run(inputs, first_sample)
         pieces = [
             {name: value[start : start + size] for name, value in inputs.items()}
             for start in range(0, samples, size)
         ]
+        samples_before = range(first_sample, first_sample + samples, size)
         if self.threads == 1:
-            parts = [plan.run(piece) for piece in pieces]
+            parts = list(map(plan.run, pieces, samples_before))
         else:
-            parts = list(self._executor().map(plan.run, pieces))
+            parts = list(self._executor().map(plan.run, pieces, samples_before))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _chip(self, hardware: Hardware | str | Path, seed: int, calibration: NDArray[Any] | None) -> Crossbar:
+        """A chip for the whole program."""
+        from .crossbar import Crossbar
+        from .hardware import Hardware, load_hardware
+
+        profile = hardware if isinstance(hardware, Hardware) else load_hardware(str(hardware))
+        outside = [layer for layer in self.program.layers[self._prefix :] if isinstance(layer, Conv | Dense)]
+        if outside:
+            raise HardwareError(
+                f"layer {outside[0].name!r} follows one that mixes samples, and cannot run on a crossbar"
+            )
+        chip = Crossbar(profile, self.program, seed, self.threads)
+        if chip.calibrated and calibration is not None:
+            inputs = _check_inputs(self.program.inputs, self._named(calibration))
+            names = [spec.name for spec in self.program.outputs]
+            keep = _crossing(self.program, self._prefix, names)
+
+            def run(crossbar: Crossbar) -> None:
+                Plan(self.program, self._prefix, keep, self._isa, crossbar).run(
+                    {name: value[:PIECE_SAMPLES] for name, value in inputs.items()}
+                )
+
+            chip.calibrate(run)
+        return chip
 
     def _plan(self, names: frozenset[str]) -> Plan:
         """The plan that leads to some tensors, made on first use."""
         plan = self._plans.get(names)
         if plan is None:
             keep = _crossing(self.program, self._prefix, names)
-            plan = Plan(self.program, self._prefix, keep, self._isa)
+            plan = Plan(self.program, self._prefix, keep, self._isa, self.crossbar)
             if len(self._plans) >= PLANS:
                 self._plans = {}
             self._plans[names] = plan

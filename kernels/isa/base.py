@@ -67,6 +67,7 @@ class InstructionSet(Protocol):
         segment_bytes: What a segment's length is padded to.
         weight_range: The lowest and the highest weight for which the product is exact; the packing splits others.
         masked_stores: Whether the processor stores some lanes of a vector in one instruction.
+        counts_bits: Whether it may be faster to count the bits of digits than to multiply them.
         scratch_bytes: Size of the scratch behind `Operands.acc`; at least all sums of the tall tile.
     """
 
@@ -77,6 +78,7 @@ class InstructionSet(Protocol):
     segment_bytes: int
     weight_range: tuple[int, int]
     masked_stores: bool
+    counts_bits: bool
     scratch_bytes: int
 
     def tile(

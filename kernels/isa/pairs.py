@@ -38,6 +38,7 @@ class PairProducts(ABC):
     segment_bytes = 4
     weight_range = (-64, 64)
     masked_stores = False
+    counts_bits = False
     scratch_bytes = 4 * 64
     lanes: int
 

@@ -32,6 +32,7 @@ class Vnni:
     segment_bytes = 4
     weight_range = (-128, 127)
     masked_stores = True
+    counts_bits = True
     scratch_bytes: int = 12 * 2 * 64
 
     def dot(self, builder: ir.IRBuilder, total: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:

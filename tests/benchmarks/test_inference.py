@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -130,13 +132,23 @@ def test_logits_that_differ_in_a_bit_are_not_timed() -> None:
 
 def test_functions_are_called_in_turn_after_a_warm_up() -> None:
     calls: list[str] = []
-    found = alternate({name: lambda name=name: calls.append(name) for name in "ab"}, 3, seconds=0)
-    assert "".join(calls) == "aaabbb" + "ababab"
-    assert set(found) == {"a", "b"}
-    assert all(ms >= 0 for ms in found.values())
-    calls.clear()
-    alternate({"a": lambda: calls.append("a")}, 3, seconds=0.01)
-    assert len(calls) > 100  # a function of no length gets more turns
+
+    def call(name: str) -> None:
+        calls.append(name)
+        time.sleep(0.002)
+
+    found = alternate({name: partial(call, name) for name in "ab"}, 3, seconds=0)
+    assert "".join(calls) == "aaaabbbb" + "ababab"
+    assert found.keys() == {"a", "b"}
+    assert min(found.values()) >= 2
+
+
+def test_a_short_function_runs_several_times_in_its_turn() -> None:
+    calls: list[str] = []
+    alternate({name: partial(calls.append, name) for name in "ab"}, 3, seconds=0)
+    turns = "".join(calls)[len("aaaabbbb") :]
+    assert turns.startswith("aaa")
+    assert turns.count("ab") == turns.count("ba") + 1 == 3
 
 
 # The kernel

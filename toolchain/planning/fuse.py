@@ -12,6 +12,7 @@
 5. A reshape that flattens a map is no step: the map has two names.
 6. Whatever fits no kernel (and a layer whose input would have to be brought into a layout for little gain) runs on
    arrays.
+7. On a crossbar, a convolution or dense layer is the sums of its array and their requantisation.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...errors import HardwareError
 from ...kernels.conv_maps import is_depthwise, pools_in_drain
 from .. import program as p
+from .crossbar_node import CrossbarNode
 from .forms import Form, form_of
 from .nodes import (
     AddNode,
@@ -43,6 +46,8 @@ from .nodes import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+    from ..crossbar import Crossbar
 
 __all__ = ["FusedProgram", "fuse"]
 
@@ -65,9 +70,15 @@ class FusedProgram:
     arrays: set[str] = field(default_factory=set)
 
 
-def fuse(program: p.Program, stop: int, keep: Collection[str]) -> FusedProgram:
-    """The nodes of the first `stop` layers; tensors in `keep` are computed as they are."""
-    fuser = _Fuser(program, stop, frozenset(keep))
+def fuse(
+    program: p.Program, stop: int, keep: Collection[str], crossbar: Crossbar | None = None
+) -> FusedProgram:
+    """The nodes of the first `stop` layers; tensors in `keep` are computed as they are.
+
+    Raises:
+        HardwareError: A convolution or dense layer cannot run on the crossbar.
+    """
+    fuser = _Fuser(program, stop, frozenset(keep), crossbar)
     for layer in program.layers[:stop]:
         if id(layer) not in fuser.done:
             rule = _RULES.get(type(layer))
@@ -79,8 +90,11 @@ def fuse(program: p.Program, stop: int, keep: Collection[str]) -> FusedProgram:
 class _Fuser:
     """The state of `fuse`; every rule says whether it applied."""
 
-    def __init__(self, program: p.Program, stop: int, keep: frozenset[str]) -> None:
+    def __init__(
+        self, program: p.Program, stop: int, keep: frozenset[str], crossbar: Crossbar | None
+    ) -> None:
         self.program = program
+        self.crossbar = crossbar
         self.inside = {id(layer) for layer in program.layers[:stop]}
         self.keep = keep
         self.done: set[int] = set()
@@ -123,9 +137,26 @@ class _Fuser:
         fits = all(isinstance(layer, kind) and id(layer) in self.inside for layer in readers)
         return list(readers) if fits and name not in self.keep else []
 
-    def conv(self, layer: p.Conv) -> bool:
-        """Rules 1 and 3."""
+    def on_crossbar(self, layer: p.Conv | p.Dense, middle: str, crossbar: Crossbar) -> bool:
+        """Rule 7."""
         requantisation = layer.requantisation
+        target = layer.output if requantisation is None else middle
+        node = CrossbarNode(
+            name=layer.name, inputs=layer.inputs, outputs=(target,), layer=layer, crossbar=crossbar
+        )
+        rest = [] if requantisation is None else [_requantise_sums(layer, middle, requantisation)]
+        if not self.add(node, *rest):
+            raise HardwareError(
+                f"layer {layer.name!r} ({type(layer).__name__}) cannot run on a crossbar: its input is not a batch of "
+                "maps or vectors of codes"
+            )
+        return True
+
+    def conv(self, layer: p.Conv) -> bool:
+        """Rules 1, 3 and 7."""
+        requantisation = layer.requantisation
+        if self.crossbar is not None:
+            return self.on_crossbar(layer, _SUMS_OF + layer.output, self.crossbar)
         common: dict[str, Any] = {"name": layer.name, "inputs": layer.inputs, "layer": layer}
         if requantisation is not None and not _by_channel(layer, requantisation):
             middle = _SUMS_OF + layer.output
@@ -144,7 +175,11 @@ class _Fuser:
         return self.add(ConvNode(**common, outputs=layer.outputs, requantisation=requantisation))
 
     def dense(self, layer: p.Dense) -> bool:
-        """Rules 3 and 4."""
+        """Rules 3, 4 and 7."""
+        if self.crossbar is not None:
+            kept = layer.accumulator in self.keep
+            middle = str(layer.accumulator) if kept else _SUMS_OF + layer.output
+            return self.on_crossbar(layer, middle, self.crossbar)
         spec = self.program.tensors.get(layer.input)
         if spec is None or spec.shape is None or len(spec.shape) != 2:
             return False

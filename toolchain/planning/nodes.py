@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .. import program as p
 
     Views = Sequence[NDArray[Any]]
-    Kernel = Callable[[Views, Views, int, NDArray[np.int32]], None]
+    Kernel = Callable[[Views, Views, int, "FrameLike"], None]
     Forms = Sequence[Form | None]
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "ConcatNode",
     "ConvNode",
     "DenseNode",
+    "FrameLike",
     "LogitsNode",
     "MaxPoolNode",
     "Node",
@@ -50,6 +51,18 @@ __all__ = [
     "SumNode",
     "TableNode",
 ]
+
+
+class FrameLike(Protocol):
+    """What a kernel may need to know of where it runs.
+
+    Attributes:
+        scratch: int32, aligned to 64 bytes, of the instruction set's size.
+        first: Global index of the first image.
+    """
+
+    scratch: NDArray[np.int32]
+    first: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -79,7 +92,7 @@ class Node(ABC):
 
     @abstractmethod
     def make(self, inputs: Sequence[Place], outputs: Sequence[Place], isa: InstructionSet) -> Kernel:
-        """The kernel for these layouts: it takes the views of its inputs and outputs, images and scratch."""
+        """The kernel for these layouts: it takes the views of its inputs and outputs, images and the frame."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -176,7 +189,7 @@ class ConvNode(Node):
             return None
         height, width = (
             output_length(*setting) // window
-            for setting, window in zip(self._settings(form), self.pool, strict=True)
+            for setting, window in zip(self.windows(form), self.pool, strict=True)
         )
         flip = 0 if self.requantisation is None else flip_of(self.requantisation.dtype)
         return (Form(layer.weight.shape[0], height, width, flip, self.requantisation is None),)
@@ -186,7 +199,7 @@ class ConvNode(Node):
         (form,) = inputs
         layer = self.layer
         begins, ends = [], []
-        for length, taps, stride, (begin, end), dilation in self._settings(form):
+        for length, taps, stride, (begin, end), dilation in self.windows(form):
             count = output_length(length, taps, stride, (begin, end), dilation)
             reach = (count - 1) * stride - begin + (taps - 1) * dilation
             begins.append(begin)
@@ -213,9 +226,9 @@ class ConvNode(Node):
             separate = Depthwise(weight[:, 0], layer.bias, **settings)
             return lambda xs, outs, images, _: separate(xs[0], outs[0], images)
         product = ConvMaps(weight, layer.bias, groups=layer.groups, pool=self.pool, isa=isa, **settings)
-        return lambda xs, outs, images, scratch: product(xs[0], outs[0], images, scratch)
+        return lambda xs, outs, images, frame: product(xs[0], outs[0], images, frame.scratch)
 
-    def _settings(self, form: Form) -> list[tuple[int, int, int, tuple[int, int], int]]:
+    def windows(self, form: Form) -> list[tuple[int, int, int, tuple[int, int], int]]:
         """Length, taps, stride, pads and dilation of both axes."""
         layer = self.layer
         pads = spatial_pads(layer.pads)
@@ -254,7 +267,7 @@ class DenseNode(Node):
         (source,), (target,) = inputs, outputs
         codes = None if self.requantisation is None else _codes(self.requantisation, target.form)
         product = self.product(source, target.layout, isa, codes=codes)
-        return lambda xs, outs, images, scratch: product(xs[0], outs[0], images, scratch)
+        return lambda xs, outs, images, frame: product(xs[0], outs[0], images, frame.scratch)
 
     def product(self, source: Place, target: MapLayout, isa: InstructionSet, **settings: Any) -> ConvMaps:
         """The layer as a convolution."""
@@ -547,7 +560,7 @@ class ConcatNode(Node):
             copies.append(CopyMaps(place.layout, outputs[0].layout, first))
             first += place.form.channels
 
-        def run(xs: Views, outs: Views, images: int, _: NDArray[np.int32]) -> None:
+        def run(xs: Views, outs: Views, images: int, _: FrameLike) -> None:
             for copy, x in zip(copies, xs, strict=True):
                 copy(x, outs[0], images)
 

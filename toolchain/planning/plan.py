@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...kernels.isa.base import InstructionSet
+    from ..crossbar import Crossbar
     from ..program import Program
     from .steps import Step
 
@@ -49,6 +50,7 @@ class Frame:
     Attributes:
         views: For each value a flat array that begins at the chunk's first image.
         scratch: int32, of the kernels.
+        first: Global index of the chunk's first image.
         arrays: Tensors that are arrays, by name.
         images: Images of the chunk.
     """
@@ -57,6 +59,7 @@ class Frame:
     scratch: NDArray[np.int32]
     arrays: Arrays = field(default_factory=dict)
     images: int = 0
+    first: int = 0
 
 
 class Plan:
@@ -67,6 +70,7 @@ class Plan:
         stop: How many of its layers; each computes every sample by itself.
         keep: Tensors to return.
         isa: The instruction set.
+        crossbar: What convolutions and dense layers run on; None for exact integers.
 
     Attributes:
         chunk: Samples that run at once through the convolutions.
@@ -76,8 +80,15 @@ class Plan:
         ModelError: A layer's operands are inconsistent.
     """
 
-    def __init__(self, program: Program, stop: int, keep: Collection[str], isa: InstructionSet) -> None:
-        self._steps = build_steps(program, stop, frozenset(keep), isa)
+    def __init__(
+        self,
+        program: Program,
+        stop: int,
+        keep: Collection[str],
+        isa: InstructionSet,
+        crossbar: Crossbar | None = None,
+    ) -> None:
+        self._steps = build_steps(program, stop, frozenset(keep), isa, crossbar)
         self._keep = frozenset(keep)
         self._scratch = isa.scratch_bytes // 4
         self.chunk = self._chunk_samples()
@@ -93,10 +104,17 @@ class Plan:
         # Workers that nobody uses; appending and popping are atomic, and safe after a fork.
         self._idle: list[Frame] = []
 
-    def run(self, inputs: Mapping[str, NDArray[Any]], clock: Clock | None = None) -> Arrays:
+    def run(
+        self, inputs: Mapping[str, NDArray[Any]], first_sample: int = 0, clock: Clock | None = None
+    ) -> Arrays:
         """Run at most `PIECE_SAMPLES` samples; returns the tensors to keep, by name.
 
-        Several threads may call this at once. A clock is told what every step took, in seconds.
+        Several threads may call this at once.
+
+        Args:
+            inputs: The program's inputs, by name.
+            first_sample: Global index of the first sample: the read noise of a crossbar depends on it.
+            clock: Is told what every step took, in seconds.
         """
         try:
             frame = self._idle.pop()
@@ -104,18 +122,20 @@ class Plan:
             frame = self._frame()
         views = frame.views
         try:
-            return self._run(frame, inputs, clock)
+            return self._run(frame, inputs, first_sample, clock)
         finally:
             frame.views, frame.arrays = views, {}
             self._idle.append(frame)
 
-    def _run(self, frame: Frame, inputs: Mapping[str, NDArray[Any]], clock: Clock | None) -> Arrays:
+    def _run(
+        self, frame: Frame, inputs: Mapping[str, NDArray[Any]], first_sample: int, clock: Clock | None
+    ) -> Arrays:
         steps = self._steps
         samples = next(iter(inputs.values())).shape[0]
         parts: dict[str, list[NDArray[Any]]] = {name: [] for name in self._keep}
         whole = frame.views
         for first in range(0, max(1, samples), self.chunk):
-            frame.images = min(self.chunk, samples - first)
+            frame.images, frame.first = min(self.chunk, samples - first), first_sample + first
             frame.arrays = {name: value[first : first + frame.images] for name, value in inputs.items()}
             if first:
                 frame.views = [
@@ -123,7 +143,7 @@ class Plan:
                     for view, width in zip(whole, steps.shifts, strict=True)
                 ]
             self._play(self._chunked, frame, parts, clock)
-        frame.views, frame.images, frame.arrays = whole, samples, {}
+        frame.views, frame.images, frame.first, frame.arrays = whole, samples, first_sample, {}
         self._play(self._whole, frame, parts, clock)
         return {name: found[0] if len(found) == 1 else np.concatenate(found) for name, found in parts.items()}
 

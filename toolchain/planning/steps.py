@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...kernels.isa.base import InstructionSet
+    from ..crossbar import Crossbar
     from ..program import Program
     from .forms import Padding
     from .fuse import FusedProgram
@@ -94,14 +95,16 @@ class Steps:
     unplanned: tuple[str, ...]
 
 
-def build_steps(program: Program, stop: int, keep: frozenset[str], isa: InstructionSet) -> Steps:
+def build_steps(
+    program: Program, stop: int, keep: frozenset[str], isa: InstructionSet, crossbar: Crossbar | None
+) -> Steps:
     """The steps of the first `stop` layers, which make arrays of the tensors in `keep`.
 
     Raises:
         ModelError: A layer's operands are inconsistent.
         UnsupportedError: A layer is an operator that cannot be executed.
     """
-    builder = _Builder(program, keep, isa, fuse(program, stop, keep))
+    builder = _Builder(program, keep, isa, fuse(program, stop, keep, crossbar))
     for node in builder.fused.nodes:
         try:
             builder.add(node)
@@ -197,13 +200,13 @@ class _Builder:
 
             def run(frame: Frame) -> None:
                 views = frame.views
-                kernel((views[source],), (views[target],), frame.images, frame.scratch)
+                kernel((views[source],), (views[target],), frame.images, frame)
 
         else:
 
             def run(frame: Frame) -> None:
                 xs, outs = ([frame.views[number] for number in numbers] for numbers in (reads, writes))
-                kernel(xs, outs, frame.images, frame.scratch)
+                kernel(xs, outs, frame.images, frame)
 
         self._append(Step(run, node.name, node.kind, dense=isinstance(node, DenseNode)), reads, writes)
         for name in node.outputs:

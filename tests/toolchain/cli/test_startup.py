@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("demo", "train", "export", "compile", "inspect", "run", "attack", "report", "doctor")
+COMMANDS = ("demo", "train", "export", "compile", "inspect", "run", "attack", "report", "hardware", "doctor")
 HEAVY = ("torch", "onnxruntime", "numba", "matplotlib", "onnx", "onnx_ir", "onnxscript", "numpy")
 LIMIT_SECONDS = 0.5
 IMPORT_LIMIT_SECONDS = 0.3

@@ -1,0 +1,715 @@
+"""The product that a crossbar computes: tiles of rows, digits of the codes, converters that round and clip.
+
+    p(tile, digit, plane, col) = sum over the tile's rows of  digit(q) * cell     [+ read noise]
+    code = clip(rint(p / step), low, high)
+    sum(col) = sum over tile, digit, plane of  code * step * 2^(digit's bits) * 2^(plane's shift)
+
+Cells are integers in units of 2^-F of a level; so are p, step and the sum, which is rounded once, half to even, to
+whole levels. Everything is an integer, and the read noise is drawn from a counter: nothing depends on the order.
+
+Two kernels compute it. `_clipped` is for whole levels (F = 0), steps of one and no noise: rounding does nothing,
+digits need not be shifted down (limits are scaled instead), and all fits int32. Where no column of a tile can reach
+its limits, which is known from the cells, all digits of that tile are read as one: the exact product. `_general` is
+for everything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .cache import kernel
+from .counter_random import NORMAL_SCALE, normal, philox
+from .crossbar_tile import cell_sums, crossbar_block, popcount_sums
+from .isa.base import COLUMNS, STEP_BYTES
+from .packing import aligned_empty
+from .tile import Tile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .isa.base import InstructionSet
+
+__all__ = ["VARIANCE_BITS", "CrossbarProduct", "ReadNoise", "ReadPlane"]
+
+# Variances of cells are integers in units of 2^-12 of a squared level.
+VARIANCE_BITS = 12
+
+_INPUT_BITS = 8
+_INT32_MAX = 2**31 - 1
+# A cell wider than a byte is a sum of bytes of this weight.
+_PART_BITS = 7
+# Largest cells that are kept as bit planes.
+_BIT_PLANES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class ReadPlane:
+    """Cells that are read together, by one conversion for each column, tile and digit.
+
+    Attributes:
+        cells: int32 `(K, N)`: effective conductances in units of 2^-F of a level; of a differential pair, the
+            difference.
+        shift: The codes count 2^shift times.
+        low, high: The converter's lowest and highest code.
+        step: Units of a code; 0 for an ideal converter, which neither rounds nor clips.
+        variance: int32 `(K, N)`: of a cell's conductance at each read, in units of 2^-VARIANCE_BITS of a squared
+            level; None without noise.
+    """
+
+    cells: NDArray[np.int32]
+    shift: int
+    low: int = 0
+    high: int = 0
+    step: int = 0
+    variance: NDArray[np.int32] | None = None
+
+
+@dataclass(frozen=True)
+class ReadNoise:
+    """Keys of the read noise: two uint32 words for each tile and plane, `keys[tile][plane]`."""
+
+    keys: tuple[tuple[tuple[int, int], ...], ...] = field(repr=False)
+
+
+@kernel
+def _extract_bits(x: Any, stride: int, rows: int, steps: Any, digits: int, out: Any, words: Any) -> None:
+    """Bit d of 32 codes side by side: `out[d][row][word of the tile][4]`; `steps` and `words` hold starts of tiles."""
+    width = 4 * words[words.shape[0] - 1]
+    for d in range(digits):
+        for r in range(rows):
+            for t in range(steps.shape[0] - 1):
+                first = r * stride + 4 * steps[t]
+                count = 4 * (steps[t + 1] - steps[t])
+                target = (d * rows + r) * width + 4 * words[t]
+                for byte in range(4 * (words[t + 1] - words[t])):
+                    bits = 0
+                    for j in range(min(8, count - 8 * byte)):
+                        bits |= ((x[first + 8 * byte + j] >> d) & 1) << j
+                    out[target + byte] = bits
+
+
+@kernel
+def _read_digits(
+    tile: Any,
+    x: Any,
+    start: int,
+    stride: int,
+    count: int,
+    cells: Any,
+    place: int,
+    panel_bytes: int,
+    dac_bits: int,
+    digits: int,
+    low: int,
+    high: int,
+    shift: int,
+    started: int,
+    acc: Any,
+) -> None:
+    """All digits of one tile and plane, one after another; digits are not shifted down, limits are up."""
+    for d in range(digits):
+        scale = d * dac_bits
+        mask = (((1 << dac_bits) - 1) << scale) & 255
+        cell_sums(
+            tile, x, start, stride, mask, count, cells, place, panel_bytes,
+            low << scale, high << scale, shift, started + d, acc,
+        )  # fmt: skip
+
+
+@kernel
+def _clipped(  # noqa: C901 - the loops of one product, and the three ways to read a tile
+    tile: Any,
+    block_rows: int,
+    width: int,
+    x: Any,
+    stride: int,
+    rows: int,
+    steps: Any,
+    cells: Any,
+    panels: int,
+    planes: int,
+    dac_bits: int,
+    digits: int,
+    limits: Any,
+    shifts: Any,
+    exact: Any,
+    bits: Any,
+    bit_rows: int,
+    words: Any,
+    bit_cells: Any,
+    bit_planes: int,
+    acc: Any,
+    out: Any,
+    columns: int,
+) -> None:
+    """See the module. `cells` is `[panel][plane][step][16][4]`, `limits` `[plane][2]`, `exact` `[tile][plane][panel]`.
+
+    `steps` holds the first step of every tile and their number, `words` likewise for `bit_cells`, which is
+    `[panel][plane][word][bit plane][16]`, and `bits`; they are None where digits are not single bits.
+    """
+    tiles = steps.shape[0] - 1
+    depth = steps[tiles]
+    panel_bytes = planes * depth * STEP_BYTES
+    lowest, highest = -_INT32_MAX - 1, _INT32_MAX
+    for panel in range(0, panels, width):
+        for row in range(0, rows, block_rows):
+            started = 0
+            for t in range(tiles):
+                count = steps[t + 1] - steps[t]
+                start = row * stride + 4 * steps[t]
+                for plane in range(planes):
+                    place = panel * panel_bytes + (plane * depth + steps[t]) * STEP_BYTES
+                    low, high, shift = limits[plane, 0], limits[plane, 1], shifts[plane]
+                    sure = True
+                    for v in range(width):
+                        sure = sure and exact[t, plane, panel + v]
+                    if sure:
+                        cell_sums(
+                            tile, x, start, stride, 255, count, cells, place, panel_bytes,
+                            lowest, highest, shift, started, acc,
+                        )  # fmt: skip
+                    elif bits is None:
+                        _read_digits(
+                            tile, x, start, stride, count, cells, place, panel_bytes, dac_bits, digits,
+                            low, high, shift, started, acc,
+                        )  # fmt: skip
+                    else:
+                        line, word_bytes = 4 * words[tiles], bit_planes * STEP_BYTES
+                        bit_bytes = planes * words[tiles] * word_bytes
+                        at_bits = panel * bit_bytes + (plane * words[tiles] + words[t]) * word_bytes
+                        for d in range(digits):
+                            popcount_sums(
+                                tile, bits, (d * bit_rows + row) * line + 4 * words[t], line,
+                                words[t + 1] - words[t], bit_cells, at_bits, bit_bytes,
+                                low, high, shift + d, started + d, acc,
+                            )  # fmt: skip
+                    started = 1
+            for r in range(min(block_rows, rows - row)):
+                for c in range(min(width * COLUMNS, columns - panel * COLUMNS)):
+                    out[(row + r) * columns + panel * COLUMNS + c] = acc[r * width * COLUMNS + c]
+
+
+@kernel
+def _extract_digits(
+    x: Any, size: int, dac_bits: int, digits: int, out: Any, low_squares: Any, high_squares: Any
+) -> None:
+    """Every digit by itself, shifted down, `out[d][byte]`; and the bytes of its square where they are wanted."""
+    mask = (1 << dac_bits) - 1
+    for d in range(digits):
+        for i in range(size):
+            digit = (np.int32(x[i]) >> (d * dac_bits)) & mask
+            out[d * size + i] = digit
+            if low_squares is not None:
+                low_squares[d * size + i] = (digit * digit) & 255
+                high_squares[d * size + i] = (digit * digit) >> 8
+
+
+@kernel
+def _jitter(variance: Any, word: Any, scale: Any) -> Any:
+    """The noise of one sample, int32, from its variance and a random word."""
+    return np.int32(np.rint(np.sqrt(np.float32(variance)) * scale * np.float32(normal(word))))
+
+
+@kernel
+def _convert(
+    acc: Any,
+    variance: Any,
+    count: int,
+    columns: int,
+    keys: Any,
+    digit: int,
+    first_sample: int,
+    first_column: int,
+    noise_scale: Any,
+    low: int,
+    high: int,
+    step: int,
+    shift: int,
+    total: Any,
+) -> None:
+    """What a converter makes of a block of sums, in place of `count` rows of `columns`; adds it to `total`.
+
+    The noise of a sample is `rint(sqrt(variance) * z * noise_scale)`: single IEEE float32 operations, and z from
+    the counter (column / 4, digit, sample) of the tile's and plane's key, its word column % 4.
+    """
+    inverse = np.float64(1) / np.float64(max(step, 1))
+    whole = (step & (step - 1)) == 0
+    for r in range(count):
+        sample = first_sample + r
+        if variance is not None:
+            for four in range(columns // 4):
+                w0, w1, w2, w3 = philox(
+                    (first_column >> 2) + four, digit, sample & 0xFFFFFFFF, sample >> 32, keys[0], keys[1]
+                )
+                i = r * columns + 4 * four
+                acc[i] += _jitter(variance[i], w0, noise_scale)
+                acc[i + 1] += _jitter(variance[i + 1], w1, noise_scale)
+                acc[i + 2] += _jitter(variance[i + 2], w2, noise_scale)
+                acc[i + 3] += _jitter(variance[i + 3], w3, noise_scale)
+        for c in range(columns):
+            value = np.int64(acc[r * columns + c])
+            if step > 0:
+                quotient = np.float64(value) * inverse if whole else np.float64(value) / np.float64(step)
+                code: Any = np.int64(np.rint(quotient))
+                code = low if code < low else code
+                code = high if code > high else code
+                value = code * step
+            total[r * columns + c] += value << shift
+
+
+@kernel
+def _read_parts(
+    tile: Any,
+    x: Any,
+    start: int,
+    stride: int,
+    size: int,
+    cells: Any,
+    base: int,
+    part_bytes: int,
+    panel_bytes: int,
+    parts: int,
+    shift: int,
+    add: int,
+    acc: Any,
+) -> None:
+    """Sums over cells of several bytes, shifted left and (unless `add` is 0) added to `acc`."""
+    lowest, highest = -_INT32_MAX - 1, _INT32_MAX
+    for part in range(parts):
+        cell_sums(
+            tile, x, start, stride, 255, size, cells, base + part * part_bytes, panel_bytes,
+            lowest, highest, shift + _PART_BITS * part, add + part, acc,
+        )  # fmt: skip
+
+
+@kernel
+def _whole_levels(total: Any, first: int, count: int, fraction_bits: int, out: Any, place: int) -> None:
+    """Sums in units of 2^-F of a level, rounded half to even to levels."""
+    half = (1 << fraction_bits) >> 1
+    for c in range(count):
+        value = total[first + c]
+        if fraction_bits > 0:
+            odd = (value >> fraction_bits) & 1
+            value = (value + half - 1 + odd) >> fraction_bits
+        out[place + c] = value
+
+
+@kernel
+def _general(
+    tile: Any,
+    block_rows: int,
+    width: int,
+    x: Any,
+    plane_bytes: int,
+    stride: int,
+    rows: int,
+    steps: Any,
+    cells: Any,
+    panels: int,
+    planes: int,
+    parts: int,
+    dac_bits: int,
+    digits: int,
+    converters: Any,
+    variances: Any,
+    low_squares: Any,
+    high_squares: Any,
+    keys: Any,
+    first_sample: int,
+    noise_scale: Any,
+    fraction_bits: int,
+    acc: Any,
+    spread: Any,
+    total: Any,
+    out: Any,
+    columns: int,
+) -> None:
+    """See the module. `cells` and `variances` are `[panel][plane][part][step][16][4]`, `x` is `[digit][row][k]`.
+
+    `converters` is `[plane][4]`: low, high, step and shift.
+    """
+    tiles = steps.shape[0] - 1
+    depth = steps[tiles]
+    part_bytes = depth * STEP_BYTES
+    panel_bytes = planes * parts * part_bytes
+    for panel in range(0, panels, width):
+        for row in range(0, rows, block_rows):
+            count = min(block_rows, rows - row)
+            for i in range(block_rows * width * COLUMNS):
+                total[i] = 0
+            for t in range(tiles):
+                size = steps[t + 1] - steps[t]
+                for plane in range(planes):
+                    base = panel * panel_bytes + plane * parts * part_bytes + steps[t] * STEP_BYTES
+                    for d in range(digits):
+                        start = d * plane_bytes + row * stride + 4 * steps[t]
+                        _read_parts(
+                            tile, x, start, stride, size, cells, base, part_bytes, panel_bytes, parts, 0, 0, acc
+                        )  # fmt: skip
+                        if variances is not None:
+                            _read_parts(
+                                tile, low_squares, start, stride, size, variances, base, part_bytes,
+                                panel_bytes, parts, 0, 0, spread,
+                            )  # fmt: skip
+                            if dac_bits > 4:
+                                _read_parts(
+                                    tile, high_squares, start, stride, size, variances, base, part_bytes,
+                                    panel_bytes, parts, 8, 1, spread,
+                                )  # fmt: skip
+                        noise = None if variances is None else spread
+                        _convert(
+                            acc, noise, count, width * COLUMNS, keys[t, plane], d, first_sample + row,
+                            panel * COLUMNS, noise_scale, converters[plane, 0], converters[plane, 1],
+                            converters[plane, 2], converters[plane, 3] + d * dac_bits, total,
+                        )  # fmt: skip
+            left = min(width * COLUMNS, columns - panel * COLUMNS)
+            for r in range(count):
+                place = (row + r) * columns + panel * COLUMNS
+                _whole_levels(total, r * width * COLUMNS, left, fraction_bits, out, place)
+
+
+def _byte_parts(values: NDArray[np.int32]) -> list[NDArray[np.int8]]:
+    """Arrays of int8 with `values = sum over i of parts[i] * 128^i`."""
+    parts: list[NDArray[np.int8]] = []
+    rest = values.astype(np.int64)
+    while not parts or rest.any():
+        part = ((rest + 64) & 127) - 64
+        if ((rest >= -128) & (rest <= 127)).all():
+            part = rest
+        parts.append(part.astype(np.int8))
+        rest = (rest - part) >> _PART_BITS
+    return parts
+
+
+class CrossbarProduct:
+    """A programmed array, read for rows of codes.
+
+    Args:
+        planes: What is read, in order.
+        tile_rows: Rows of a tile; the last tile may have fewer.
+        dac_bits: Bits of a digit.
+        fraction_bits: F.
+        isa: The instruction set.
+        noise: Keys, where planes have variances.
+        certificate: Whether tiles that cannot clip are read at once.
+        bits: Whether single bits are counted, where digits and cells allow it.
+
+    Attributes:
+        columns: N.
+        fraction_bits: F.
+        stride: Bytes of a row of packed codes; see `positions`.
+        exact_share: Share of (tile, plane, panel) that are read at once.
+
+    Raises:
+        ValueError: The planes differ in shape, or a sum could pass int32.
+    """
+
+    def __init__(
+        self,
+        planes: list[ReadPlane],
+        *,
+        tile_rows: int,
+        dac_bits: int,
+        fraction_bits: int,
+        isa: InstructionSet,
+        noise: ReadNoise | None = None,
+        certificate: bool = True,
+        bits: bool = True,
+    ) -> None:
+        depth, self.columns = planes[0].cells.shape
+        if any(plane.cells.shape != (depth, self.columns) for plane in planes):
+            raise ValueError("all planes of an array have one shape")
+        self._planes = planes
+        self._dac_bits = dac_bits
+        self._digits = -(-_INPUT_BITS // dac_bits)
+        self.fraction_bits = fraction_bits
+        self._starts = list(range(0, depth, tile_rows))
+        lengths = [min(tile_rows, depth - start) for start in self._starts]
+        self._lengths = lengths
+        self._steps = np.cumsum([0, *(-(-length // 4) for length in lengths)]).astype(np.int64)
+        self.stride = 4 * int(self._steps[-1])
+        self._panels = -(-self.columns // COLUMNS)
+        self._block, vectors = crossbar_block(isa)
+        self._panels = -(-self._panels // vectors) * vectors
+        plain = all(plane.step in (0, 1) for plane in planes) and fraction_bits == 0
+        self._noise = noise if any(plane.variance is not None for plane in planes) else None
+        self._check_range(lengths)
+        self._fast = plain and self._noise is None and self._fits_int32() and self._narrow()
+        self._isa = isa
+        if self._fast:
+            self._prepare_fast(isa, vectors, certificate=certificate, bits=bits)
+        else:
+            self._prepare_general(isa, vectors)
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Where code k of a row lies in it: every tile begins at a multiple of four."""
+        return np.concatenate(
+            [
+                4 * int(first) + np.arange(length)
+                for first, length in zip(self._steps, self._lengths, strict=False)
+            ]
+        )
+
+    def packed_rows(self, rows: int) -> int:
+        """Rows of codes that must be there for `rows` of them: whole blocks."""
+        return -(-rows // self._block) * self._block
+
+    def pack(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Rows of codes `(M, K)` as the kernels read them."""
+        packed = aligned_empty(self.packed_rows(len(codes)) * self.stride + STEP_BYTES)
+        packed[...] = 0
+        packed[: len(codes) * self.stride].reshape(len(codes), self.stride)[:, self.positions] = codes
+        return packed
+
+    def __call__(self, x: NDArray[np.uint8], rows: int, first_sample: int, out: NDArray[np.int32]) -> None:
+        """The sums of `rows` rows.
+
+        Args:
+            x: Packed rows, `packed_rows(rows) * stride` bytes.
+            rows: Their number.
+            first_sample: Global index of the first: rows are samples of the read noise.
+            out: int32, `rows * columns`, written.
+        """
+        if not rows:
+            return
+        if self._fast:
+            self._run_fast(x, rows, out)
+        else:
+            self._run_general(x, rows, first_sample, out)
+
+    def column_sums(self, x: NDArray[np.uint8], rows: int) -> NDArray[np.int64]:
+        """What the converters are given, without noise: int64 `(tiles, planes, digits, rows, N)`, for calibration."""
+        codes = x[: rows * self.stride].reshape(rows, self.stride)[:, self.positions]
+        digits = np.arange(self._digits)[:, np.newaxis, np.newaxis] * self._dac_bits
+        shown = ((codes >> digits) & ((1 << self._dac_bits) - 1)).astype(np.float64)
+        found = [
+            # float64 holds every sum exactly: none passes int32.
+            [
+                shown[:, :, start : start + length] @ plane.cells[start : start + length]
+                for plane in self._planes
+            ]
+            for start, length in zip(self._starts, self._lengths, strict=True)
+        ]
+        return np.array(found).astype(np.int64)
+
+    def _check_range(self, lengths: list[int]) -> None:
+        """Refuse what could pass int32 on its way."""
+        digit = (1 << self._dac_bits) - 1
+        for plane in self._planes:
+            largest = int(np.abs(plane.cells.astype(np.int64)).max(initial=0))
+            noise = 0 if plane.variance is None else int(plane.variance.max(initial=0))
+            if max(lengths) * digit * largest > _INT32_MAX // 2:
+                raise ValueError(
+                    f"{max(lengths)} rows of cells up to {largest} units, at {digit} a digit, can pass int32; "
+                    "use fewer rows, DAC bits or fraction bits"
+                )
+            if max(lengths) * digit * digit * noise > _INT32_MAX // 2:
+                raise ValueError(
+                    "the variance of a column's read noise can pass int32; use fewer rows or less noise"
+                )
+
+    def _fits_int32(self) -> bool:
+        """Whether sums of digits that are not shifted down, and the whole sum, stay within int32."""
+        total = sum(
+            int(np.abs(plane.cells.astype(np.int64)).sum(axis=0).max(initial=0)) << plane.shift
+            for plane in self._planes
+        )
+        scale = self._dac_bits * (self._digits - 1)
+        # A clipped digit is no further from zero than the limits or the sum itself, whichever is nearer; limits that
+        # exclude zero move it away, by at most themselves.
+        moved = sum(
+            max(0, plane.low, -plane.high) << (plane.shift + self._dac_bits * digit)
+            for plane in self._planes
+            for digit in range(self._digits)
+        ) * len(self._starts)
+        limits = max(max(abs(plane.low), abs(plane.high)) for plane in self._planes)
+        return total * 255 + moved <= _INT32_MAX and limits << scale <= _INT32_MAX
+
+    def _narrow(self) -> bool:
+        """Whether every cell is a byte."""
+        return all(
+            plane.cells.size == 0 or (plane.cells.min() >= -128 and plane.cells.max() <= 127)
+            for plane in self._planes
+        )
+
+    def _layout(self, arrays: list[NDArray[Any]]) -> NDArray[np.int8]:
+        """`[panel][array][step][16][4]` of int8 arrays `(K, N)`, tiles at multiples of four rows."""
+        padded = np.zeros((len(arrays), self.stride, self._panels * COLUMNS), np.int8)
+        for index, array in enumerate(arrays):
+            padded[index, self.positions, : self.columns] = array
+        blocks = padded.reshape(len(arrays), self.stride // 4, 4, self._panels, COLUMNS)
+        ordered = blocks.transpose(3, 0, 1, 4, 2)
+        data = aligned_empty(ordered.size, np.int8)
+        data.reshape(ordered.shape)[...] = ordered
+        return data
+
+    def _certificates(self, *, certificate: bool) -> NDArray[np.bool_]:
+        """Where no input can reach a limit: `[tile][plane][panel]`."""
+        exact = np.zeros((len(self._starts), len(self._planes), self._panels), np.bool_)
+        digit = (1 << self._dac_bits) - 1
+        for index, plane in enumerate(self._planes):
+            for t, (start, length) in enumerate(zip(self._starts, self._lengths, strict=True)):
+                cells = plane.cells[start : start + length].astype(np.int64)
+                most = digit * np.where(cells > 0, cells, 0).sum(axis=0)
+                least = digit * np.where(cells < 0, cells, 0).sum(axis=0)
+                safe = (most <= plane.high) & (least >= plane.low)
+                if plane.step == 0:
+                    safe[...] = True
+                elif not certificate:
+                    safe[...] = False
+                padded = np.ones(self._panels * COLUMNS, np.bool_)
+                padded[: self.columns] = safe
+                exact[t, index] = padded.reshape(-1, COLUMNS).all(axis=1)
+        return exact
+
+    def _prepare_fast(self, isa: InstructionSet, vectors: int, *, certificate: bool, bits: bool) -> None:
+        self._exact = self._certificates(certificate=certificate)
+        self.exact_share = float(self._exact.mean())
+        planes = self._planes
+        largest = max(int(np.abs(plane.cells).max(initial=0)) for plane in planes)
+        planes_of_bits = max(2, largest.bit_length() + 1)
+        self._counts_bits = (
+            bits
+            and isa.counts_bits
+            and self._dac_bits == 1
+            and planes_of_bits <= _BIT_PLANES
+            and not self._exact.all()
+        )
+        self._bit_planes = planes_of_bits if self._counts_bits else 0
+        self._tile = Tile(isa, vectors, 1, self._bit_planes)
+        self._cells = self._layout([plane.cells for plane in planes])
+        self._limits = np.array([(plane.low, plane.high) for plane in planes], np.int64)
+        self._shifts = np.array([plane.shift for plane in planes], np.int64)
+        if self._counts_bits:
+            self._prepare_bits()
+
+    def _prepare_bits(self) -> None:
+        """Cells as bit planes, `[panel][plane][word][bit plane][16]`; tiles at multiples of 32 rows."""
+        self._words = np.cumsum([0, *(-(-length // 32) for length in self._lengths)]).astype(np.int64)
+        count = int(self._words[-1])
+        shape = (len(self._planes), count * 32, self._panels * COLUMNS)
+        padded = np.zeros(shape, np.int64)
+        for index, plane in enumerate(self._planes):
+            for first, start, length in zip(self._words, self._starts, self._lengths, strict=False):
+                rows = slice(32 * int(first), 32 * int(first) + length)
+                padded[index, rows, : self.columns] = plane.cells[start : start + length]
+        bits = np.stack([(padded >> j) & 1 for j in range(self._bit_planes)], axis=1).astype(np.uint8)
+        packed = np.packbits(
+            bits.reshape(len(self._planes), self._bit_planes, count, 4, 8, -1), axis=4, bitorder="little"
+        )[:, :, :, :, 0]
+        blocks = packed.reshape(len(self._planes), self._bit_planes, count, 4, self._panels, COLUMNS)
+        ordered = blocks.transpose(4, 0, 2, 1, 5, 3)
+        self._bit_cells = aligned_empty(ordered.size)
+        self._bit_cells.reshape(ordered.shape)[...] = ordered
+
+    def _prepare_general(self, isa: InstructionSet, vectors: int) -> None:
+        self.exact_share = 0.0
+        self._tile = Tile(isa, vectors)
+        cells = [_byte_parts(plane.cells) for plane in self._planes]
+        variances = [
+            _byte_parts(np.zeros_like(plane.cells) if plane.variance is None else plane.variance)
+            for plane in self._planes
+        ]
+        noisy = self._noise is not None
+        self._parts = max(len(parts) for parts in (*cells, *(variances if noisy else ())))
+        nothing = np.zeros(self._planes[0].cells.shape, np.int8)
+
+        def filled(groups: list[list[NDArray[np.int8]]]) -> NDArray[np.int8]:
+            return self._layout(
+                [part for parts in groups for part in (*parts, *([nothing] * (self._parts - len(parts))))]
+            )
+
+        self._cells = filled(cells)
+        self._variances = filled(variances) if noisy else None
+        self._converters = np.array(
+            [(plane.low, plane.high, plane.step, plane.shift) for plane in self._planes], np.int64
+        )
+        keys = np.zeros((len(self._starts), len(self._planes), 2), np.uint32)
+        if self._noise is not None:
+            keys[...] = self._noise.keys
+        self._keys = keys
+        # From the root of a variance in 2^-VARIANCE_BITS to units of 2^-F, and from the table's units.
+        scale = 2.0 ** (self.fraction_bits - VARIANCE_BITS / 2) / NORMAL_SCALE
+        self._noise_scale = np.float32(scale)
+
+    def _run_fast(self, x: NDArray[np.uint8], rows: int, out: NDArray[np.int32]) -> None:
+        bits = words = bit_cells = None
+        if self._counts_bits:
+            words, bit_cells = self._words, self._bit_cells
+            bits = aligned_empty(self._digits * self.packed_rows(rows) * 4 * int(words[-1]) + STEP_BYTES)
+            _extract_bits(x, self.stride, self.packed_rows(rows), self._steps, self._digits, bits, words)
+        sums = self._block * self._tile.vectors * COLUMNS
+        _CLIPPED(
+            self._tile,
+            self._block,
+            self._tile.vectors,
+            x,
+            self.stride,
+            rows,
+            self._steps,
+            self._cells,
+            self._panels,
+            len(self._planes),
+            self._dac_bits,
+            self._digits,
+            self._limits,
+            self._shifts,
+            self._exact,
+            bits,
+            self.packed_rows(rows),
+            words,
+            bit_cells,
+            self._bit_planes,
+            aligned_empty(sums, np.int32),
+            out,
+            self.columns,
+        )
+
+    def _run_general(
+        self, x: NDArray[np.uint8], rows: int, first_sample: int, out: NDArray[np.int32]
+    ) -> None:
+        size = self.packed_rows(rows) * self.stride
+        digits = aligned_empty(self._digits * size + STEP_BYTES)
+        squares: tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None] = (None, None)
+        if self._noise is not None:
+            squares = aligned_empty(digits.size), aligned_empty(digits.size)
+        _EXTRACT(x, size, self._dac_bits, self._digits, digits, *squares)
+        sums = self._block * self._tile.vectors * COLUMNS
+        _GENERAL(
+            self._tile,
+            self._block,
+            self._tile.vectors,
+            digits,
+            size,
+            self.stride,
+            rows,
+            self._steps,
+            self._cells,
+            self._panels,
+            len(self._planes),
+            self._parts,
+            self._dac_bits,
+            self._digits,
+            self._converters,
+            self._variances,
+            *squares,
+            self._keys,
+            first_sample,
+            self._noise_scale,
+            self.fraction_bits,
+            aligned_empty(sums, np.int32),
+            aligned_empty(sums, np.int32),
+            np.empty(sums, np.int64),
+            out,
+            self.columns,
+        )
+
+
+# Compiled functions, called with tuples of arguments.
+_CLIPPED: Any = _clipped
+_GENERAL: Any = _general
+_EXTRACT: Any = _extract_digits

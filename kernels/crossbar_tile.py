@@ -1,0 +1,222 @@
+"""Column sums of a crossbar: one digit of the input codes against one plane of cells, in int32.
+
+    p[r, c] = sum over k in the tile of  (x[r, k] & mask) * cell[k, c]
+
+The digit is not shifted down: with `mask = (2^b - 1) << s` the sum carries 2^s, which the caller takes away
+exactly, by a shift, or scales the converter's limits by. So a digit costs one AND with a broadcast code.
+
+Where digits are single bits and cells are small, `popcount_sums` does the same on bits: 32 rows at once,
+
+    p = sum over bit planes j of  coefficient[j] * popcount(x bits & cell bits[j])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from numba import types
+
+from .emit import (
+    I32,
+    Loop,
+    at,
+    broadcast,
+    call,
+    const,
+    integers,
+    load,
+    pointer,
+    select_limit,
+    splat,
+    store,
+)
+from .isa import BY_NAME
+from .isa.base import COLUMNS, STEP_BYTES, four_codes
+from .map_runs import emitted
+
+if TYPE_CHECKING:
+    from llvmlite import ir
+
+    from .isa.base import InstructionSet
+
+__all__ = ["cell_sums", "crossbar_block", "popcount_sums"]
+
+_SUMS, _BYTES = integers(32, COLUMNS), integers(8, STEP_BYTES)
+
+
+def crossbar_block(isa: InstructionSet) -> tuple[int, int]:
+    """Rows and panels of a block: as many sums as registers hold."""
+    return (12, 2) if isa.masked_stores else (4, 1)
+
+
+def _four(value: int) -> int:
+    """A signed byte, four times in an int32."""
+    return int.from_bytes(value.to_bytes(1, "little", signed=True) * 4, "little", signed=True)
+
+
+def _store_sums(
+    builder: ir.IRBuilder,
+    totals: list[ir.Value],
+    limits: tuple[ir.Value, ir.Value],
+    shift: ir.Value,
+    add: ir.Value,
+    acc: ir.Value,
+) -> None:
+    """Write `clip(total) << shift`, or add it to what is there."""
+    low, high = (broadcast(builder, builder.trunc(limit, I32), COLUMNS) for limit in limits)
+    amount = broadcast(builder, builder.trunc(shift, I32), COLUMNS)
+    clipped = []
+    for total in totals:
+        value = select_limit(builder, select_limit(builder, total, low, "<"), high, ">")
+        clipped.append(builder.shl(value, amount))
+    with builder.if_else(builder.icmp_signed("!=", add, const(0))) as (more, first):
+        with more:
+            for index, value in enumerate(clipped):
+                before = load(builder, acc, 64 * index, _SUMS, 64)
+                store(builder, builder.add(before, value), acc, 64 * index, 64)
+        with first:
+            for index, value in enumerate(clipped):
+                store(builder, value, acc, 64 * index, 64)
+
+
+@emitted
+def cell_sums(
+    typing_context: Any,  # noqa: ARG001
+    tile: Any,
+    x: Any,
+    start: Any,  # noqa: ARG001
+    stride: Any,  # noqa: ARG001
+    mask: Any,  # noqa: ARG001
+    steps: Any,  # noqa: ARG001
+    cells: Any,
+    place: Any,  # noqa: ARG001
+    panel_bytes: Any,  # noqa: ARG001
+    low: Any,  # noqa: ARG001
+    high: Any,  # noqa: ARG001
+    shift: Any,  # noqa: ARG001
+    add: Any,  # noqa: ARG001
+    acc: Any,
+) -> Any:
+    """Sums of a block of rows and panels.
+
+    Args:
+        typing_context: Numba's; not an argument of the call.
+        tile: A `tile.Tile`: the instruction set, and the panels of a block.
+        x: uint8, one dimension: the codes.
+        start: Byte of `x` of the block's first row and the tile's first k.
+        stride: Bytes between two rows.
+        mask: The digit's bits of a code.
+        steps: Steps of four k.
+        cells: int8, one dimension: `[panel]...[k / 4][16][4]`.
+        place: Byte of `cells` at which the block's first panel and the tile's first k are.
+        panel_bytes: Bytes between two panels.
+        low: The sums are clipped to this
+        high: and this,
+        shift: shifted left by so much,
+        add: and added to `acc` if this is not 0, else written.
+        acc: int32 `[row][panel][16]`, aligned to 64 bytes.
+    """
+    number = types.int64
+    signature = types.void(
+        tile, x, number, number, number, number, cells, number, number, number, number, number, number, acc
+    )
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        _, x, start, stride, mask, steps, cells, place, panel_bytes, low, high, shift, add, acc = arguments
+        kinds = signature.args
+        isa = BY_NAME[kinds[0].isa]
+        rows, vectors = crossbar_block(isa)
+        first = at(builder, pointer(context, builder, kinds[1], x), start)
+        codes = [at(builder, first, builder.mul(stride, const(r))) for r in range(rows)]
+        base = at(builder, pointer(context, builder, kinds[6], cells), place)
+        panels = [at(builder, base, builder.mul(panel_bytes, const(v))) for v in range(vectors)]
+        word = builder.mul(builder.trunc(mask, I32), I32(0x01010101))
+        digit = broadcast(builder, word, COLUMNS)
+        with Loop(builder, steps, [splat(_SUMS, 0)] * (rows * vectors)) as step:
+            totals = list(step.values)
+            offset = builder.mul(step.index, const(STEP_BYTES))
+            weights = [load(builder, panel, offset, _SUMS, STEP_BYTES) for panel in panels]
+            for r in range(rows):
+                four = four_codes(builder, codes[r], builder.mul(step.index, const(4)), COLUMNS)
+                masked = builder.and_(four, digit)
+                for v in range(vectors):
+                    totals[r * vectors + v] = isa.dot(builder, totals[r * vectors + v], masked, weights[v])
+            step.carry(totals)
+        target = pointer(context, builder, kinds[13], acc)
+        _store_sums(builder, step.results, (low, high), shift, add, target)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@emitted
+def popcount_sums(
+    typing_context: Any,  # noqa: ARG001
+    tile: Any,
+    bits: Any,
+    start: Any,  # noqa: ARG001
+    stride: Any,  # noqa: ARG001
+    words: Any,  # noqa: ARG001
+    cells: Any,
+    place: Any,  # noqa: ARG001
+    panel_bytes: Any,  # noqa: ARG001
+    low: Any,  # noqa: ARG001
+    high: Any,  # noqa: ARG001
+    shift: Any,  # noqa: ARG001
+    add: Any,  # noqa: ARG001
+    acc: Any,
+) -> Any:
+    """Sums of a block of rows and panels, for single bits of the codes; two's complement cells.
+
+    Args:
+        typing_context: Numba's; not an argument of the call.
+        tile: A `tile.Tile`, with the bits of a cell; the highest one is negative.
+        bits: uint8, one dimension: bits of one digit, 32 rows of the array in four bytes.
+        start: Byte of `bits` of the block's first row and the tile's first word.
+        stride: Bytes between two rows.
+        words: Words of 32 rows in the tile.
+        cells: uint8, one dimension: `[panel]...[word][bit plane][16]`, four bytes each.
+        place: Byte of `cells` at which the block's first panel and the tile's first word are.
+        panel_bytes: Bytes between two panels.
+        low: Limits, shift and addition as for `cell_sums`.
+        high: See `low`.
+        shift: See `low`.
+        add: See `low`.
+        acc: int32 `[row][panel][16]`, aligned to 64 bytes.
+    """
+    number = types.int64
+    signature = types.void(
+        tile, bits, number, number, number, cells, number, number, number, number, number, number, acc
+    )
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        _, bits, start, stride, words, cells, place, panel_bytes, low, high, shift, add, acc = arguments
+        kinds = signature.args
+        isa = BY_NAME[kinds[0].isa]
+        rows, vectors = crossbar_block(isa)
+        first = at(builder, pointer(context, builder, kinds[1], bits), start)
+        codes = [at(builder, first, builder.mul(stride, const(r))) for r in range(rows)]
+        base = at(builder, pointer(context, builder, kinds[5], cells), place)
+        panels = [at(builder, base, builder.mul(panel_bytes, const(v))) for v in range(vectors)]
+        planes = kinds[0].bits
+        signs = [*(1 << j for j in range(planes - 1)), -(1 << (planes - 1))]
+        coefficients = [splat(_SUMS, _four(sign)) for sign in signs]
+        with Loop(builder, words, [splat(_SUMS, 0)] * (rows * vectors)) as word:
+            totals = list(word.values)
+            offset = builder.mul(word.index, const(4))
+            loaded = [four_codes(builder, row, offset, COLUMNS) for row in codes]
+            for plane in range(planes):
+                index = builder.add(builder.mul(word.index, const(planes)), const(plane))
+                for v in range(vectors):
+                    cell = load(builder, panels[v], builder.mul(index, const(STEP_BYTES)), _SUMS, STEP_BYTES)
+                    for r in range(rows):
+                        both = builder.bitcast(builder.and_(loaded[r], cell), _BYTES)
+                        counts = builder.bitcast(call(builder, "llvm.ctpop.v64i8", _BYTES, [both]), _SUMS)
+                        total = totals[r * vectors + v]
+                        totals[r * vectors + v] = isa.dot(builder, total, counts, coefficients[plane])
+            word.carry(totals)
+        target = pointer(context, builder, kinds[12], acc)
+        _store_sums(builder, word.results, (low, high), shift, add, target)
+        return context.get_dummy_value()
+
+    return signature, generate
