@@ -7,10 +7,10 @@
 Cells are integers in units of 2^-F of a level; so are p, step and the sum, which is rounded once, half to even, to
 whole levels. Everything is an integer, and the read noise is drawn from a counter: nothing depends on the order.
 
-Two kernels compute it. `_clipped` is for whole levels (F = 0), steps of one and no noise: rounding does nothing,
-digits need not be shifted down (limits are scaled instead), and all fits int32. Where no column of a tile can reach
-its limits, which is known from the cells, all digits of that tile are read as one: the exact product. `_general` is
-for everything else.
+Two kernels of `crossbar_read` compute it. `clipped` is for whole levels (F = 0), steps of one and no noise:
+rounding does nothing, digits need not be shifted down (limits are scaled instead), and all fits int32. Where no
+column of a tile can reach its limits, which is known from the cells, all digits of that tile are read as one: the
+exact product. `general` is for everything else.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cache import kernel
-from .counter_random import NORMAL_SCALE, normal, philox
-from .crossbar_tile import cell_sums, crossbar_block, popcount_sums
+from .counter_random import NORMAL_SCALE
+from .crossbar_read import PART_BITS, clipped, extract_bits, extract_digits, general
+from .crossbar_tile import crossbar_block
 from .isa.base import COLUMNS, STEP_BYTES
 from .packing import aligned_empty
 from .tile import Tile
@@ -39,8 +39,6 @@ VARIANCE_BITS = 12
 
 _INPUT_BITS = 8
 _INT32_MAX = 2**31 - 1
-# A cell wider than a byte is a sum of bytes of this weight.
-_PART_BITS = 7
 # Largest cells that are kept as bit planes.
 _BIT_PLANES = 4
 
@@ -74,303 +72,6 @@ class ReadNoise:
     keys: tuple[tuple[tuple[int, int], ...], ...] = field(repr=False)
 
 
-@kernel
-def _extract_bits(x: Any, stride: int, rows: int, steps: Any, digits: int, out: Any, words: Any) -> None:
-    """Bit d of 32 codes side by side: `out[d][row][word of the tile][4]`; `steps` and `words` hold starts of tiles."""
-    width = 4 * words[words.shape[0] - 1]
-    for d in range(digits):
-        for r in range(rows):
-            for t in range(steps.shape[0] - 1):
-                first = r * stride + 4 * steps[t]
-                count = 4 * (steps[t + 1] - steps[t])
-                target = (d * rows + r) * width + 4 * words[t]
-                for byte in range(4 * (words[t + 1] - words[t])):
-                    bits = 0
-                    for j in range(min(8, count - 8 * byte)):
-                        bits |= ((x[first + 8 * byte + j] >> d) & 1) << j
-                    out[target + byte] = bits
-
-
-@kernel
-def _read_digits(
-    tile: Any,
-    x: Any,
-    start: int,
-    stride: int,
-    count: int,
-    cells: Any,
-    place: int,
-    panel_bytes: int,
-    dac_bits: int,
-    digits: int,
-    low: int,
-    high: int,
-    shift: int,
-    started: int,
-    acc: Any,
-) -> None:
-    """All digits of one tile and plane, one after another; digits are not shifted down, limits are up."""
-    for d in range(digits):
-        scale = d * dac_bits
-        mask = (((1 << dac_bits) - 1) << scale) & 255
-        cell_sums(
-            tile, x, start, stride, mask, count, cells, place, panel_bytes,
-            low << scale, high << scale, shift, started + d, acc,
-        )  # fmt: skip
-
-
-@kernel
-def _clipped(  # noqa: C901 - the loops of one product, and the three ways to read a tile
-    tile: Any,
-    block_rows: int,
-    width: int,
-    x: Any,
-    stride: int,
-    rows: int,
-    steps: Any,
-    cells: Any,
-    panels: int,
-    planes: int,
-    dac_bits: int,
-    digits: int,
-    limits: Any,
-    shifts: Any,
-    exact: Any,
-    bits: Any,
-    bit_rows: int,
-    words: Any,
-    bit_cells: Any,
-    bit_planes: int,
-    acc: Any,
-    out: Any,
-    columns: int,
-) -> None:
-    """See the module. `cells` is `[panel][plane][step][16][4]`, `limits` `[plane][2]`, `exact` `[tile][plane][panel]`.
-
-    `steps` holds the first step of every tile and their number, `words` likewise for `bit_cells`, which is
-    `[panel][plane][word][bit plane][16]`, and `bits`; they are None where digits are not single bits.
-    """
-    tiles = steps.shape[0] - 1
-    depth = steps[tiles]
-    panel_bytes = planes * depth * STEP_BYTES
-    lowest, highest = -_INT32_MAX - 1, _INT32_MAX
-    for panel in range(0, panels, width):
-        for row in range(0, rows, block_rows):
-            started = 0
-            for t in range(tiles):
-                count = steps[t + 1] - steps[t]
-                start = row * stride + 4 * steps[t]
-                for plane in range(planes):
-                    place = panel * panel_bytes + (plane * depth + steps[t]) * STEP_BYTES
-                    low, high, shift = limits[plane, 0], limits[plane, 1], shifts[plane]
-                    sure = True
-                    for v in range(width):
-                        sure = sure and exact[t, plane, panel + v]
-                    if sure:
-                        cell_sums(
-                            tile, x, start, stride, 255, count, cells, place, panel_bytes,
-                            lowest, highest, shift, started, acc,
-                        )  # fmt: skip
-                    elif bits is None:
-                        _read_digits(
-                            tile, x, start, stride, count, cells, place, panel_bytes, dac_bits, digits,
-                            low, high, shift, started, acc,
-                        )  # fmt: skip
-                    else:
-                        line, word_bytes = 4 * words[tiles], bit_planes * STEP_BYTES
-                        bit_bytes = planes * words[tiles] * word_bytes
-                        at_bits = panel * bit_bytes + (plane * words[tiles] + words[t]) * word_bytes
-                        for d in range(digits):
-                            popcount_sums(
-                                tile, bits, (d * bit_rows + row) * line + 4 * words[t], line,
-                                words[t + 1] - words[t], bit_cells, at_bits, bit_bytes,
-                                low, high, shift + d, started + d, acc,
-                            )  # fmt: skip
-                    started = 1
-            for r in range(min(block_rows, rows - row)):
-                for c in range(min(width * COLUMNS, columns - panel * COLUMNS)):
-                    out[(row + r) * columns + panel * COLUMNS + c] = acc[r * width * COLUMNS + c]
-
-
-@kernel
-def _extract_digits(
-    x: Any, size: int, dac_bits: int, digits: int, out: Any, low_squares: Any, high_squares: Any
-) -> None:
-    """Every digit by itself, shifted down, `out[d][byte]`; and the bytes of its square where they are wanted."""
-    mask = (1 << dac_bits) - 1
-    for d in range(digits):
-        for i in range(size):
-            digit = (np.int32(x[i]) >> (d * dac_bits)) & mask
-            out[d * size + i] = digit
-            if low_squares is not None:
-                low_squares[d * size + i] = (digit * digit) & 255
-                high_squares[d * size + i] = (digit * digit) >> 8
-
-
-@kernel
-def _jitter(variance: Any, word: Any, scale: Any) -> Any:
-    """The noise of one sample, int32, from its variance and a random word."""
-    return np.int32(np.rint(np.sqrt(np.float32(variance)) * scale * np.float32(normal(word))))
-
-
-@kernel
-def _convert(
-    acc: Any,
-    variance: Any,
-    count: int,
-    columns: int,
-    keys: Any,
-    digit: int,
-    first_sample: int,
-    first_column: int,
-    noise_scale: Any,
-    low: int,
-    high: int,
-    step: int,
-    shift: int,
-    total: Any,
-) -> None:
-    """What a converter makes of a block of sums, in place of `count` rows of `columns`; adds it to `total`.
-
-    The noise of a sample is `rint(sqrt(variance) * z * noise_scale)`: single IEEE float32 operations, and z from
-    the counter (column / 4, digit, sample) of the tile's and plane's key, its word column % 4.
-    """
-    inverse = np.float64(1) / np.float64(max(step, 1))
-    whole = (step & (step - 1)) == 0
-    for r in range(count):
-        sample = first_sample + r
-        if variance is not None:
-            for four in range(columns // 4):
-                w0, w1, w2, w3 = philox(
-                    (first_column >> 2) + four, digit, sample & 0xFFFFFFFF, sample >> 32, keys[0], keys[1]
-                )
-                i = r * columns + 4 * four
-                acc[i] += _jitter(variance[i], w0, noise_scale)
-                acc[i + 1] += _jitter(variance[i + 1], w1, noise_scale)
-                acc[i + 2] += _jitter(variance[i + 2], w2, noise_scale)
-                acc[i + 3] += _jitter(variance[i + 3], w3, noise_scale)
-        for c in range(columns):
-            value = np.int64(acc[r * columns + c])
-            if step > 0:
-                quotient = np.float64(value) * inverse if whole else np.float64(value) / np.float64(step)
-                code: Any = np.int64(np.rint(quotient))
-                code = low if code < low else code
-                code = high if code > high else code
-                value = code * step
-            total[r * columns + c] += value << shift
-
-
-@kernel
-def _read_parts(
-    tile: Any,
-    x: Any,
-    start: int,
-    stride: int,
-    size: int,
-    cells: Any,
-    base: int,
-    part_bytes: int,
-    panel_bytes: int,
-    parts: int,
-    shift: int,
-    add: int,
-    acc: Any,
-) -> None:
-    """Sums over cells of several bytes, shifted left and (unless `add` is 0) added to `acc`."""
-    lowest, highest = -_INT32_MAX - 1, _INT32_MAX
-    for part in range(parts):
-        cell_sums(
-            tile, x, start, stride, 255, size, cells, base + part * part_bytes, panel_bytes,
-            lowest, highest, shift + _PART_BITS * part, add + part, acc,
-        )  # fmt: skip
-
-
-@kernel
-def _whole_levels(total: Any, first: int, count: int, fraction_bits: int, out: Any, place: int) -> None:
-    """Sums in units of 2^-F of a level, rounded half to even to levels."""
-    half = (1 << fraction_bits) >> 1
-    for c in range(count):
-        value = total[first + c]
-        if fraction_bits > 0:
-            odd = (value >> fraction_bits) & 1
-            value = (value + half - 1 + odd) >> fraction_bits
-        out[place + c] = value
-
-
-@kernel
-def _general(
-    tile: Any,
-    block_rows: int,
-    width: int,
-    x: Any,
-    plane_bytes: int,
-    stride: int,
-    rows: int,
-    steps: Any,
-    cells: Any,
-    panels: int,
-    planes: int,
-    parts: int,
-    dac_bits: int,
-    digits: int,
-    converters: Any,
-    variances: Any,
-    low_squares: Any,
-    high_squares: Any,
-    keys: Any,
-    first_sample: int,
-    noise_scale: Any,
-    fraction_bits: int,
-    acc: Any,
-    spread: Any,
-    total: Any,
-    out: Any,
-    columns: int,
-) -> None:
-    """See the module. `cells` and `variances` are `[panel][plane][part][step][16][4]`, `x` is `[digit][row][k]`.
-
-    `converters` is `[plane][4]`: low, high, step and shift.
-    """
-    tiles = steps.shape[0] - 1
-    depth = steps[tiles]
-    part_bytes = depth * STEP_BYTES
-    panel_bytes = planes * parts * part_bytes
-    for panel in range(0, panels, width):
-        for row in range(0, rows, block_rows):
-            count = min(block_rows, rows - row)
-            for i in range(block_rows * width * COLUMNS):
-                total[i] = 0
-            for t in range(tiles):
-                size = steps[t + 1] - steps[t]
-                for plane in range(planes):
-                    base = panel * panel_bytes + plane * parts * part_bytes + steps[t] * STEP_BYTES
-                    for d in range(digits):
-                        start = d * plane_bytes + row * stride + 4 * steps[t]
-                        _read_parts(
-                            tile, x, start, stride, size, cells, base, part_bytes, panel_bytes, parts, 0, 0, acc
-                        )  # fmt: skip
-                        if variances is not None:
-                            _read_parts(
-                                tile, low_squares, start, stride, size, variances, base, part_bytes,
-                                panel_bytes, parts, 0, 0, spread,
-                            )  # fmt: skip
-                            if dac_bits > 4:
-                                _read_parts(
-                                    tile, high_squares, start, stride, size, variances, base, part_bytes,
-                                    panel_bytes, parts, 8, 1, spread,
-                                )  # fmt: skip
-                        noise = None if variances is None else spread
-                        _convert(
-                            acc, noise, count, width * COLUMNS, keys[t, plane], d, first_sample + row,
-                            panel * COLUMNS, noise_scale, converters[plane, 0], converters[plane, 1],
-                            converters[plane, 2], converters[plane, 3] + d * dac_bits, total,
-                        )  # fmt: skip
-            left = min(width * COLUMNS, columns - panel * COLUMNS)
-            for r in range(count):
-                place = (row + r) * columns + panel * COLUMNS
-                _whole_levels(total, r * width * COLUMNS, left, fraction_bits, out, place)
-
-
 def _byte_parts(values: NDArray[np.int32]) -> list[NDArray[np.int8]]:
     """Arrays of int8 with `values = sum over i of parts[i] * 128^i`."""
     parts: list[NDArray[np.int8]] = []
@@ -380,7 +81,7 @@ def _byte_parts(values: NDArray[np.int32]) -> list[NDArray[np.int8]]:
         if ((rest >= -128) & (rest <= 127)).all():
             part = rest
         parts.append(part.astype(np.int8))
-        rest = (rest - part) >> _PART_BITS
+        rest = (rest - part) >> PART_BITS
     return parts
 
 
@@ -641,7 +342,7 @@ class CrossbarProduct:
         if self._counts_bits:
             words, bit_cells = self._words, self._bit_cells
             bits = aligned_empty(self._digits * self.packed_rows(rows) * 4 * int(words[-1]) + STEP_BYTES)
-            _extract_bits(x, self.stride, self.packed_rows(rows), self._steps, self._digits, bits, words)
+            extract_bits(x, self.stride, self.packed_rows(rows), self._steps, self._digits, bits, words)
         sums = self._block * self._tile.vectors * COLUMNS
         _CLIPPED(
             self._tile,
@@ -710,6 +411,6 @@ class CrossbarProduct:
 
 
 # Compiled functions, called with tuples of arguments.
-_CLIPPED: Any = _clipped
-_GENERAL: Any = _general
-_EXTRACT: Any = _extract_digits
+_CLIPPED: Any = clipped
+_GENERAL: Any = general
+_EXTRACT: Any = extract_digits

@@ -27,22 +27,17 @@ from ...kernels.conv_maps import is_depthwise, pools_in_drain
 from .. import program as p
 from .crossbar_node import CrossbarNode
 from .forms import Form, form_of
-from .nodes import (
+from .map_nodes import (
     AddNode,
-    ArrayNode,
     ConcatNode,
-    ConvNode,
-    DenseNode,
-    LogitsNode,
     MaxPoolNode,
-    Node,
     PairTableNode,
     RequantiseNode,
-    ReshapeNode,
     SpatialSumNode,
     SumNode,
     TableNode,
 )
+from .nodes import ArrayNode, ConvNode, DenseNode, LogitsNode, Node, ReshapeNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -5,7 +5,8 @@ import pytest
 
 from ohmfold.toolchain import program as p
 from ohmfold.toolchain.planning.fuse import fuse
-from ohmfold.toolchain.planning.nodes import AddNode, ArrayNode, ConvNode, MaxPoolNode, ReshapeNode, SumNode
+from ohmfold.toolchain.planning.map_nodes import AddNode, MaxPoolNode, SumNode
+from ohmfold.toolchain.planning.nodes import ArrayNode, ConvNode, ReshapeNode
 
 UINT8 = np.dtype(np.uint8)
 
