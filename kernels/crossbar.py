@@ -15,6 +15,7 @@ exact product. `general` is for everything else.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ _INPUT_BITS = 8
 _INT32_MAX = 2**31 - 1
 # Largest cells that are kept as bit planes.
 _BIT_PLANES = 4
+# Sums up to which a float32 quotient gives the right code.
+_FLOAT32_CODES = 2**23
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +136,7 @@ class CrossbarProduct:
         self._steps = np.cumsum([0, *(-(-length // 4) for length in lengths)]).astype(np.int64)
         self.stride = 4 * int(self._steps[-1])
         self._panels = -(-self.columns // COLUMNS)
-        self._block, vectors = crossbar_block(isa)
+        vectors = crossbar_block(isa, 0)[1]
         self._panels = -(-self._panels // vectors) * vectors
         plain = all(plane.step in (0, 1) for plane in planes) and fraction_bits == 0
         self._noise = noise if any(plane.variance is not None for plane in planes) else None
@@ -207,6 +210,10 @@ class CrossbarProduct:
                 raise ValueError(
                     f"{max(lengths)} rows of cells up to {largest} units, at {digit} a digit, can pass int32; "
                     "use fewer rows, DAC bits or fraction bits"
+                )
+            if plane.step > _INT32_MAX or max(0, plane.low, -plane.high) * plane.step > _INT32_MAX // 2:
+                raise ValueError(
+                    f"a converter's code of {plane.step} units, from {plane.low} on, can pass int32"
                 )
             if max(lengths) * digit * digit * noise > _INT32_MAX // 2:
                 raise ValueError(
@@ -282,6 +289,7 @@ class CrossbarProduct:
         )
         self._bit_planes = planes_of_bits if self._counts_bits else 0
         self._tile = Tile(isa, vectors, 1, self._bit_planes)
+        self._block = crossbar_block(isa, self._bit_planes)[0]
         self._cells = self._layout([plane.cells for plane in planes])
         self._limits = np.array([(plane.low, plane.high) for plane in planes], np.int64)
         self._shifts = np.array([plane.shift for plane in planes], np.int64)
@@ -307,9 +315,27 @@ class CrossbarProduct:
         self._bit_cells = aligned_empty(ordered.size)
         self._bit_cells.reshape(ordered.shape)[...] = ordered
 
+    def _largest_sum(self) -> int:
+        """The largest sum of a tile and digit, with noise, in units of 2^-F of a level."""
+        digit = (1 << self._dac_bits) - 1
+        found = 0.0
+        for plane in self._planes:
+            largest = float(np.abs(plane.cells).max(initial=0)) * digit
+            spread = (
+                0.0 if plane.variance is None else math.sqrt(float(plane.variance.max(initial=0))) * digit
+            )
+            rows = max(self._lengths)
+            # A normal variate of the table is below 8.
+            found = max(
+                found, rows * largest + 8 * math.sqrt(rows) * spread * 2.0 ** (self.fraction_bits - 6)
+            )
+        return math.ceil(found)
+
     def _prepare_general(self, isa: InstructionSet, vectors: int) -> None:
+        planes = self._planes
         self.exact_share = 0.0
         self._tile = Tile(isa, vectors)
+        self._block = crossbar_block(isa, 0)[0]
         cells = [_byte_parts(plane.cells) for plane in self._planes]
         variances = [
             _byte_parts(np.zeros_like(plane.cells) if plane.variance is None else plane.variance)
@@ -326,9 +352,14 @@ class CrossbarProduct:
 
         self._cells = filled(cells)
         self._variances = filled(variances) if noisy else None
-        self._converters = np.array(
-            [(plane.low, plane.high, plane.step, plane.shift) for plane in self._planes], np.int64
+        self._converters = np.array([(plane.step, plane.shift) for plane in planes], np.int64)
+        kind = np.float32 if self._largest_sum() <= _FLOAT32_CODES else np.float64
+        self._limits = np.array(
+            [(plane.low, plane.high, plane.step, 1 / max(plane.step, 1)) for plane in planes], kind
         )
+        fours = self._tile.vectors * COLUMNS // 4
+        k = np.arange(self._digits * self._block * fours)
+        self._counters = (k % fours, k // (fours * self._block), k // fours % self._block)
         keys = np.zeros((len(self._starts), len(self._planes), 2), np.uint32)
         if self._noise is not None:
             keys[...] = self._noise.keys
@@ -396,14 +427,18 @@ class CrossbarProduct:
             self._dac_bits,
             self._digits,
             self._converters,
+            self._limits,
             self._variances,
             *squares,
             self._keys,
             first_sample,
             self._noise_scale,
+            *self._counters,
+            np.empty(self._digits * sums if self._noise is not None else 0, np.int32),
             self.fraction_bits,
             aligned_empty(sums, np.int32),
             aligned_empty(sums, np.int32),
+            np.empty(sums, self._limits.dtype),
             np.empty(sums, np.int64),
             out,
             self.columns,

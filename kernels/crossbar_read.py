@@ -8,7 +8,7 @@ import numpy as np
 
 from .cache import kernel
 from .counter_random import normal, philox
-from .crossbar_tile import cell_sums, popcount_sums
+from .crossbar_tile import bits_of_eight, cell_sums, popcount_sums
 from .isa.base import COLUMNS, STEP_BYTES
 
 __all__ = ["PART_BITS", "clipped", "extract_bits", "extract_digits", "general"]
@@ -29,10 +29,9 @@ def extract_bits(x: Any, stride: int, rows: int, steps: Any, digits: int, out: A
                 count = 4 * (steps[t + 1] - steps[t])
                 target = (d * rows + r) * width + 4 * words[t]
                 for byte in range(4 * (words[t + 1] - words[t])):
-                    bits = 0
-                    for j in range(min(8, count - 8 * byte)):
-                        bits |= ((x[first + 8 * byte + j] >> d) & 1) << j
-                    out[target + byte] = bits
+                    here = min(8, max(0, count - 8 * byte))
+                    bits = bits_of_eight(x, first + 8 * byte, d) if here > 0 else 0
+                    out[target + byte] = bits & ((1 << here) - 1)
 
 
 @kernel
@@ -152,56 +151,57 @@ def extract_digits(
 
 
 @kernel
-def _jitter(variance: Any, word: Any, scale: Any) -> Any:
-    """The noise of one sample, int32, from its variance and a random word."""
-    return np.int32(np.rint(np.sqrt(np.float32(variance)) * scale * np.float32(normal(word))))
+def _draw(keys: Any, first_sample: int, first_four: int, fours: Any, digits: Any, rows: Any, z: Any) -> None:
+    """Normal variates `z[digit][row][column]` of a block, of one tile and plane.
+
+    Block k of the counter is (column / 4, digit, sample): four columns each. `fours`, `digits` and `rows` tell what
+    k stands for.
+    """
+    k0, k1 = keys[0], keys[1]
+    for k in range(fours.shape[0]):
+        sample = first_sample + rows[k]
+        w0, w1, w2, w3 = philox(first_four + fours[k], digits[k], sample & 0xFFFFFFFF, sample >> 32, k0, k1)
+        z[4 * k] = normal(w0)
+        z[4 * k + 1] = normal(w1)
+        z[4 * k + 2] = normal(w2)
+        z[4 * k + 3] = normal(w3)
 
 
 @kernel
-def _convert(
-    acc: Any,
-    variance: Any,
-    count: int,
-    columns: int,
-    keys: Any,
-    digit: int,
-    first_sample: int,
-    first_column: int,
-    noise_scale: Any,
-    low: int,
-    high: int,
-    step: int,
-    shift: int,
-    total: Any,
-) -> None:
-    """What a converter makes of a block of sums, in place of `count` rows of `columns`; adds it to `total`.
+def _disturb(acc: Any, variance: Any, z: Any, first: int, scale: Any) -> None:
+    """Add a block's read noise, `rint(sqrt(variance) * scale * z)`: single IEEE float32 operations."""
+    for i in range(acc.shape[0]):
+        spread = np.sqrt(np.float32(variance[i])) * scale
+        acc[i] += np.int32(np.rint(spread * np.float32(z[first + i])))
 
-    The noise of a sample is `rint(sqrt(variance) * z * noise_scale)`: single IEEE float32 operations, and z from
-    the counter (column / 4, digit, sample) of the tile's and plane's key, its word column % 4.
+
+@kernel
+def _convert(acc: Any, limits: Any, step: int, shift: int, quotients: Any, total: Any) -> None:
+    """Add to `total` what a converter makes of a block of sums: `clip(rint(p / step), low, high) * step << shift`.
+
+    `limits` holds low, high, step and 1 / step, in the type of `quotients`. A quotient of float32 rounds to the right
+    code while |p| is at most 2^23: where p / step is no tie, it is further from one than float32 is from it. By a
+    power of two it is exact in any case. A step of 0 is an ideal converter's.
     """
-    inverse = np.float64(1) / np.float64(max(step, 1))
-    whole = (step & (step - 1)) == 0
-    for r in range(count):
-        sample = first_sample + r
-        if variance is not None:
-            for four in range(columns // 4):
-                w0, w1, w2, w3 = philox(
-                    (first_column >> 2) + four, digit, sample & 0xFFFFFFFF, sample >> 32, keys[0], keys[1]
-                )
-                i = r * columns + 4 * four
-                acc[i] += _jitter(variance[i], w0, noise_scale)
-                acc[i + 1] += _jitter(variance[i + 1], w1, noise_scale)
-                acc[i + 2] += _jitter(variance[i + 2], w2, noise_scale)
-                acc[i + 3] += _jitter(variance[i + 3], w3, noise_scale)
-        for c in range(columns):
-            value = np.int64(acc[r * columns + c])
-            if step > 0:
-                quotient = np.float64(value) * inverse if whole else np.float64(value) / np.float64(step)
-                code: Any = np.int64(np.rint(quotient))
-                code = low if code < low else code
-                code = high if code > high else code
-                value = code * step
-            total[r * columns + c] += value << shift
+    size = acc.shape[0]
+    if step == 0:
+        for i in range(size):
+            total[i] += np.int64(acc[i]) << shift
+        return
+    for i in range(size):
+        quotients[i] = acc[i]
+    if step & (step - 1):
+        for i in range(size):
+            quotients[i] /= limits[2]
+    else:
+        for i in range(size):
+            quotients[i] *= limits[3]
+    low, high = limits[0], limits[1]
+    for i in range(size):
+        code = np.rint(quotients[i])
+        code = low if code < low else code
+        code = high if code > high else code
+        total[i] += (np.int32(code) * step) << shift
 
 
 @kernel
@@ -242,7 +242,7 @@ def _whole_levels(total: Any, first: int, count: int, fraction_bits: int, out: A
 
 
 @kernel
-def general(
+def general(  # noqa: C901 - the loops of one product, and what noise adds to them
     tile: Any,
     block_rows: int,
     width: int,
@@ -258,22 +258,29 @@ def general(
     dac_bits: int,
     digits: int,
     converters: Any,
+    limits: Any,
     variances: Any,
     low_squares: Any,
     high_squares: Any,
     keys: Any,
     first_sample: int,
     noise_scale: Any,
+    fours: Any,
+    digit_of: Any,
+    row_of: Any,
+    z: Any,
     fraction_bits: int,
     acc: Any,
     spread: Any,
+    quotients: Any,
     total: Any,
     out: Any,
     columns: int,
 ) -> None:
     """See the module. `cells` and `variances` are `[panel][plane][part][step][16][4]`, `x` is `[digit][row][k]`.
 
-    `converters` is `[plane][4]`: low, high, step and shift.
+    `converters` is `[plane][2]`, step and shift; `limits` `[plane][4]` (see `_convert`); the rest is scratch, and
+    `fours`, `digit_of` and `row_of` are for `_draw`.
     """
     tiles = steps.shape[0] - 1
     depth = steps[tiles]
@@ -288,6 +295,9 @@ def general(
                 size = steps[t + 1] - steps[t]
                 for plane in range(planes):
                     base = panel * panel_bytes + plane * parts * part_bytes + steps[t] * STEP_BYTES
+                    if variances is not None:
+                        first_four = panel * COLUMNS // 4
+                        _draw(keys[t, plane], first_sample + row, first_four, fours, digit_of, row_of, z)
                     for d in range(digits):
                         start = d * plane_bytes + row * stride + 4 * steps[t]
                         _read_parts(
@@ -303,12 +313,9 @@ def general(
                                     tile, high_squares, start, stride, size, variances, base, part_bytes,
                                     panel_bytes, parts, 8, 1, spread,
                                 )  # fmt: skip
-                        noise = None if variances is None else spread
-                        _convert(
-                            acc, noise, count, width * COLUMNS, keys[t, plane], d, first_sample + row,
-                            panel * COLUMNS, noise_scale, converters[plane, 0], converters[plane, 1],
-                            converters[plane, 2], converters[plane, 3] + d * dac_bits, total,
-                        )  # fmt: skip
+                            _disturb(acc, spread, z, d * acc.shape[0], noise_scale)
+                        shift = converters[plane, 1] + d * dac_bits
+                        _convert(acc, limits[plane], converters[plane, 0], shift, quotients, total)
             left = min(width * COLUMNS, columns - panel * COLUMNS)
             for r in range(count):
                 place = (row + r) * columns + panel * COLUMNS

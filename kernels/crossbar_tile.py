@@ -18,6 +18,7 @@ from numba import types
 
 from .emit import (
     I32,
+    I64,
     Loop,
     at,
     broadcast,
@@ -39,14 +40,16 @@ if TYPE_CHECKING:
 
     from .isa.base import InstructionSet
 
-__all__ = ["cell_sums", "crossbar_block", "popcount_sums"]
+__all__ = ["bits_of_eight", "cell_sums", "crossbar_block", "popcount_sums"]
 
 _SUMS, _BYTES = integers(32, COLUMNS), integers(8, STEP_BYTES)
 
 
-def crossbar_block(isa: InstructionSet) -> tuple[int, int]:
-    """Rows and panels of a block: as many sums as registers hold."""
-    return (12, 2) if isa.masked_stores else (4, 1)
+def crossbar_block(isa: InstructionSet, bits: int) -> tuple[int, int]:
+    """Rows and panels of a block: as many sums as registers hold, beside the bit planes of a cell."""
+    if not isa.masked_stores:
+        return 4, 1
+    return (8 if bits else 12), 2
 
 
 def _four(value: int) -> int:
@@ -125,7 +128,7 @@ def cell_sums(
         _, x, start, stride, mask, steps, cells, place, panel_bytes, low, high, shift, add, acc = arguments
         kinds = signature.args
         isa = BY_NAME[kinds[0].isa]
-        rows, vectors = crossbar_block(isa)
+        rows, vectors = crossbar_block(isa, kinds[0].bits)
         first = at(builder, pointer(context, builder, kinds[1], x), start)
         codes = [at(builder, first, builder.mul(stride, const(r))) for r in range(rows)]
         base = at(builder, pointer(context, builder, kinds[6], cells), place)
@@ -193,7 +196,7 @@ def popcount_sums(
         _, bits, start, stride, words, cells, place, panel_bytes, low, high, shift, add, acc = arguments
         kinds = signature.args
         isa = BY_NAME[kinds[0].isa]
-        rows, vectors = crossbar_block(isa)
+        rows, vectors = crossbar_block(isa, kinds[0].bits)
         first = at(builder, pointer(context, builder, kinds[1], bits), start)
         codes = [at(builder, first, builder.mul(stride, const(r))) for r in range(rows)]
         base = at(builder, pointer(context, builder, kinds[5], cells), place)
@@ -204,13 +207,19 @@ def popcount_sums(
         with Loop(builder, words, [splat(_SUMS, 0)] * (rows * vectors)) as word:
             totals = list(word.values)
             offset = builder.mul(word.index, const(4))
-            loaded = [four_codes(builder, row, offset, COLUMNS) for row in codes]
-            for plane in range(planes):
-                index = builder.add(builder.mul(word.index, const(planes)), const(plane))
+            place = builder.mul(word.index, const(planes * STEP_BYTES))
+            cell_bits = [
+                [
+                    load(builder, at(builder, panel, place), STEP_BYTES * plane, _SUMS, STEP_BYTES)
+                    for panel in panels
+                ]
+                for plane in range(planes)
+            ]
+            for r in range(rows):
+                row_bits = four_codes(builder, codes[r], offset, COLUMNS)
                 for v in range(vectors):
-                    cell = load(builder, panels[v], builder.mul(index, const(STEP_BYTES)), _SUMS, STEP_BYTES)
-                    for r in range(rows):
-                        both = builder.bitcast(builder.and_(loaded[r], cell), _BYTES)
+                    for plane in range(planes):
+                        both = builder.bitcast(builder.and_(row_bits, cell_bits[plane][v]), _BYTES)
                         counts = builder.bitcast(call(builder, "llvm.ctpop.v64i8", _BYTES, [both]), _SUMS)
                         total = totals[r * vectors + v]
                         totals[r * vectors + v] = isa.dot(builder, total, counts, coefficients[plane])
@@ -218,5 +227,23 @@ def popcount_sums(
         target = pointer(context, builder, kinds[12], acc)
         _store_sums(builder, word.results, (low, high), shift, add, target)
         return context.get_dummy_value()
+
+    return signature, generate
+
+
+@emitted
+def bits_of_eight(typing_context: Any, x: Any, start: Any, digit: Any) -> Any:  # noqa: ARG001
+    """Bit `digit` of the eight bytes from `start` on, side by side in an int64, the first one lowest.
+
+    With v the bytes as one number, `((v >> d) & 0x0101010101010101) * 0x0102040810204080 >> 56`: the product brings
+    the lowest bit of byte i to bit 56 + i, and no two of its terms meet.
+    """
+    signature = types.int64(x, types.int64, types.int64)
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        x, start, digit = arguments
+        word = load(builder, pointer(context, builder, signature.args[0], x), start, I64)
+        ones = builder.and_(builder.lshr(word, digit), const(0x0101010101010101))
+        return builder.lshr(builder.mul(ones, const(0x0102040810204080)), const(56))
 
     return signature, generate
