@@ -75,13 +75,13 @@ class ReadNoise:
     keys: tuple[tuple[tuple[int, int], ...], ...] = field(repr=False)
 
 
-def _byte_parts(values: NDArray[np.int32]) -> list[NDArray[np.int8]]:
-    """Arrays of int8 with `values = sum over i of parts[i] * 128^i`."""
+def _byte_parts(values: NDArray[np.int32], limits: tuple[int, int]) -> list[NDArray[np.int8]]:
+    """Arrays of int8 within the limits (which hold -64..63) with `values = sum over i of parts[i] * 128^i`."""
     parts: list[NDArray[np.int8]] = []
     rest = values.astype(np.int64)
     while not parts or rest.any():
         part = ((rest + 64) & 127) - 64
-        if ((rest >= -128) & (rest <= 127)).all():
+        if ((rest >= limits[0]) & (rest <= limits[1])).all():
             part = rest
         parts.append(part.astype(np.int8))
         rest = (rest - part) >> PART_BITS
@@ -141,7 +141,8 @@ class CrossbarProduct:
         plain = all(plane.step in (0, 1) for plane in planes) and fraction_bits == 0
         self._noise = noise if any(plane.variance is not None for plane in planes) else None
         self._check_range(lengths)
-        self._fast = plain and self._noise is None and self._fits_int32() and self._narrow()
+        self._check_total()
+        self._fast = plain and self._noise is None and self._fits_int32() and self._narrow(isa)
         self._isa = isa
         if self._fast:
             self._prepare_fast(isa, vectors, certificate=certificate, bits=bits)
@@ -220,6 +221,29 @@ class CrossbarProduct:
                     "the variance of a column's read noise can pass int32; use fewer rows or less noise"
                 )
 
+    def _check_total(self) -> None:
+        """Refuse sums of all tiles, digits and planes that could pass int32, in whole levels."""
+        digits = sum(1 << (self._dac_bits * digit) for digit in range(self._digits))
+        total = 0
+        for plane in self._planes:
+            columns = np.abs(plane.cells.astype(np.int64)).sum(axis=0)
+            # What a conversion may add to a sum: half a step, and the way to limits that do not hold zero.
+            added = plane.step // 2 + max(0, plane.low, -plane.high) * plane.step + self._largest_noise(plane)
+            total += (int(columns.max(initial=0)) * 255 + added * digits * len(self._starts)) << plane.shift
+        if total >> self.fraction_bits > _INT32_MAX:
+            raise ValueError(
+                f"a column's sum can reach {total >> self.fraction_bits} levels, which passes int32; "
+                "use fewer weight bits, or a profile of less noise and smaller steps"
+            )
+
+    def _largest_noise(self, plane: ReadPlane) -> int:
+        """The most that read noise adds to a sum: a normal variate of the table is below 8."""
+        if plane.variance is None:
+            return 0
+        digit = (1 << self._dac_bits) - 1
+        spread = math.sqrt(max(self._lengths) * float(plane.variance.max(initial=0))) * digit
+        return math.ceil(8 * spread * float(2.0 ** (self.fraction_bits - VARIANCE_BITS / 2)))
+
     def _fits_int32(self) -> bool:
         """Whether sums of digits that are not shifted down, and the whole sum, stay within int32."""
         total = sum(
@@ -235,12 +259,13 @@ class CrossbarProduct:
             for digit in range(self._digits)
         ) * len(self._starts)
         limits = max(max(abs(plane.low), abs(plane.high)) for plane in self._planes)
-        return total * 255 + moved <= _INT32_MAX and limits << scale <= _INT32_MAX
+        return bool(total * 255 + moved <= _INT32_MAX and limits << scale <= _INT32_MAX)
 
-    def _narrow(self) -> bool:
-        """Whether every cell is a byte."""
+    def _narrow(self, isa: InstructionSet) -> bool:
+        """Whether every cell is a byte that the instruction set multiplies exactly."""
+        low, high = isa.weight_range
         return all(
-            plane.cells.size == 0 or (plane.cells.min() >= -128 and plane.cells.max() <= 127)
+            plane.cells.size == 0 or (plane.cells.min() >= low and plane.cells.max() <= high)
             for plane in self._planes
         )
 
@@ -276,7 +301,7 @@ class CrossbarProduct:
 
     def _prepare_fast(self, isa: InstructionSet, vectors: int, *, certificate: bool, bits: bool) -> None:
         self._exact = self._certificates(certificate=certificate)
-        self.exact_share = float(self._exact.mean())
+        self.exact_share = float(self._exact[:, :, : -(-self.columns // COLUMNS)].mean())
         planes = self._planes
         largest = max(int(np.abs(plane.cells).max(initial=0)) for plane in planes)
         planes_of_bits = max(2, largest.bit_length() + 1)
@@ -317,29 +342,23 @@ class CrossbarProduct:
 
     def _largest_sum(self) -> int:
         """The largest sum of a tile and digit, with noise, in units of 2^-F of a level."""
-        digit = (1 << self._dac_bits) - 1
-        found = 0.0
-        for plane in self._planes:
-            largest = float(np.abs(plane.cells).max(initial=0)) * digit
-            spread = (
-                0.0 if plane.variance is None else math.sqrt(float(plane.variance.max(initial=0))) * digit
-            )
-            rows = max(self._lengths)
-            # A normal variate of the table is below 8.
-            found = max(
-                found, rows * largest + 8 * math.sqrt(rows) * spread * 2.0 ** (self.fraction_bits - 6)
-            )
-        return math.ceil(found)
+        most: int = max(self._lengths) * ((1 << self._dac_bits) - 1)
+        reaches: list[int] = [
+            most * int(np.abs(plane.cells.astype(np.int64)).max(initial=0)) + self._largest_noise(plane)
+            for plane in self._planes
+        ]
+        return max(reaches)
 
     def _prepare_general(self, isa: InstructionSet, vectors: int) -> None:
         planes = self._planes
         self.exact_share = 0.0
         self._tile = Tile(isa, vectors)
         self._block = crossbar_block(isa, 0)[0]
-        cells = [_byte_parts(plane.cells) for plane in self._planes]
+        limits = isa.weight_range
+        cells = [_byte_parts(plane.cells, limits) for plane in planes]
         variances = [
-            _byte_parts(np.zeros_like(plane.cells) if plane.variance is None else plane.variance)
-            for plane in self._planes
+            _byte_parts(np.zeros_like(plane.cells) if plane.variance is None else plane.variance, limits)
+            for plane in planes
         ]
         noisy = self._noise is not None
         self._parts = max(len(parts) for parts in (*cells, *(variances if noisy else ())))

@@ -1,7 +1,9 @@
 """README says what the code does: its commands exist, its Python runs, its figures are the tested ones."""
 
 import ast
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import ohmfold
 from ohmfold.models.checkpoints import load_model
 from ohmfold.models.datasets import resolve_dataset
+from ohmfold.toolchain.cli import main
 
 ROOT = Path(ohmfold.__file__).resolve().parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -63,6 +66,31 @@ def test_the_python_example_runs_as_written(tmp_path, monkeypatch):
     assert (tmp_path / "digits.onnx").exists()
     pixels = torch.from_numpy(names["images_u8"] / np.float32(255))
     assert np.array_equal(names["twin"](pixels).numpy(), names["logits"])
+
+
+@pytest.mark.slow
+def test_the_worst_chips_of_the_crossbar_example_are_those_that_its_commands_find(
+    tmp_path, monkeypatch, capsys
+):
+    text = README[README.index("## Crossbars") :]
+    commands = re.findall(r"^    ohmfold ((?:.*\\\n)*.*)$", text, re.MULTILINE)[:2]
+    rows = re.findall(r"^     cell\.programming\.sigma = (\S+) .* (\S+) % +(\d+)$", text, re.MULTILINE)
+    exact = re.search(r"^     exact integers +(\S+) %$", text, re.MULTILINE).group(1)
+    assert len(rows) == 3
+    (seed,) = {seed for _, _, seed in rows}  # else the command is to be run for each of them
+    monkeypatch.chdir(tmp_path)
+    compiling, studying = (shlex.split(command.replace("\\\n", " ")) for command in commands)
+    assert main(compiling) == 0
+    capsys.readouterr()
+    assert main([*studying, "--count", "1", "--seed", seed, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    images = found["data"]["images"]
+    assert f"{100 * found['exact_correct'] / images:.1f}" == exact
+    assert [
+        (f"{point['value']:g}", f"{100 * point['worst']['correct'] / images:.1f}", seed)
+        for point in found["points"]
+    ] == rows
+    assert {path.name for path in Path("chips").iterdir()} >= {"chips.json", "chips.csv", "sweep.svg"}
 
 
 def test_both_install_lines_are_those_that_ci_runs():

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from ..errors import OhmfoldError
+
 if TYPE_CHECKING:
     from ..models.datasets import DatasetStatus
 
@@ -75,6 +77,7 @@ class Examination:
         processor: Its name, if the system tells it.
         cores: How many this process may use.
         features: Whether the processor has each feature that matters; empty where that cannot be asked.
+        instruction_sets: What the kernels can use, fastest first; empty where Numba cannot be asked.
         kernel_cache: Folder of compiled kernels, or None if none can be written.
         datasets: The named sets, found or not.
         remarks: What follows from the above, a sentence each.
@@ -87,6 +90,7 @@ class Examination:
     processor: str
     cores: int
     features: dict[str, bool]
+    instruction_sets: tuple[str, ...]
     kernel_cache: str | None
     datasets: tuple[DatasetStatus, ...]
     remarks: tuple[str, ...]
@@ -104,6 +108,7 @@ def examine() -> Examination:
 
     libraries = tuple(Library(name, _version(name), use) for name, use in _LIBRARIES.items())
     features = _features()
+    sets, choice, refusal = _instruction_sets()
     cache = _kernel_cache()
     datasets = tuple(available_datasets())
     affinity = getattr(os, "sched_getaffinity", None)
@@ -114,10 +119,11 @@ def examine() -> Examination:
         processor=_processor(),
         cores=len(affinity(0)) if affinity is not None else os.cpu_count() or 1,
         features=features,
+        instruction_sets=sets,
         kernel_cache=cache,
         datasets=datasets,
-        remarks=_remarks(features),
-        missing=tuple(_missing(libraries, cache, datasets)),
+        remarks=(*_remarks(features), *choice),
+        missing=(*_missing(libraries, cache, datasets), *refusal),
     )
 
 
@@ -145,6 +151,24 @@ def _features() -> dict[str, bool]:
     except (ImportError, RuntimeError):
         return {}
     return {name: bool(found[name]) for name in _FEATURES if name in found}
+
+
+def _instruction_sets() -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """What the kernels can use; then a remark on what they take, or else why they cannot."""
+    try:
+        from ..kernels import isa
+    except ImportError:
+        return (), (), ()
+    found = isa.available()
+    try:
+        taken = isa.chosen().name
+    except OhmfoldError as error:
+        return found, (), (f"{isa.VARIABLE}: {error}",)
+    return (
+        found,
+        (f"The kernels can use {', '.join(found)} ({isa.VARIABLE} chooses); they take {taken}.",),
+        (),
+    )
 
 
 def _kernel_cache() -> str | None:

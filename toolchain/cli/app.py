@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import OhmfoldError
-from . import attack, compile, demo, doctor, export, hardware, inspect, report, run, train  # noqa: A004
+from . import attack, chips, compile, demo, doctor, export, hardware, inspect, report, run, train  # noqa: A004
 from .quiet import calm_collector, calm_threads, quieten
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ app.command("run")(run.run)
 app.command("attack")(attack.attack)
 app.command("report")(report.report)
 app.add_typer(hardware.app, name="hardware")
+app.command("chips")(chips.chips)
 app.command("doctor")(doctor.doctor)
 
 

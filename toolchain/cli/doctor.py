@@ -36,6 +36,7 @@ def _document(found: Examination) -> dict[str, object]:
         "processor": found.processor,
         "cores": found.cores,
         "features": found.features,
+        "instruction_sets": found.instruction_sets,
         "kernel_cache": found.kernel_cache,
         "datasets": [status._asdict() for status in found.datasets],
         "remarks": found.remarks,

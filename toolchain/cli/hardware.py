@@ -7,27 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Json  # noqa: TC001 - typer reads the annotations
+from .options import Changes, Json  # noqa: TC001 - typer reads the annotations
 from .output import check_writable, print_json, say, table
 
 if TYPE_CHECKING:
     from ..hardware import Hardware
 
-__all__ = ["app"]
+__all__ = ["app", "chosen_profile"]
 
 app = typer.Typer(
     help="Profiles of crossbar accelerators: list, show, start a new one.", no_args_is_help=True
 )
 
 Profile = Annotated[str, typer.Argument(metavar="NAME", help="A preset, or the path of a TOML file.")]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="FIELD=VALUE",
-        help="Another value for a field, such as adc.bits=6; as often as needed.",
-    ),
-]
 
 
 @app.command("list")
@@ -54,10 +46,9 @@ def list_profiles(*, as_json: Json = False) -> None:
 @app.command("show")
 def show(name: Profile, *, changes: Changes = None, as_json: Json = False) -> None:
     """Print a profile as TOML, every field with its value; what is printed can be used as a file."""
-    from ..hardware import Hardware, load_hardware, parse_changes, remarks
+    from ..hardware import remarks
 
-    wanted = parse_changes(Hardware, changes or [])
-    profile = load_hardware(name).with_changes(wanted)
+    profile = chosen_profile(name, changes)
     found = remarks(profile)
     if as_json:
         print_json({"profile": profile.model_dump(mode="json"), "remarks": found})
@@ -87,6 +78,18 @@ def new(
     except OSError as error:
         raise OutputError(f"cannot write {file}: {error.strerror or error}") from None
     say(f"wrote {file}; `ohmfold hardware show {file}` checks it")
+
+
+def chosen_profile(name: str, changes: list[str] | None) -> Hardware:
+    """Return the profile of that name or path, with what `--set` changes.
+
+    Raises:
+        HardwareError: There is no such profile, or a change is not one of its own.
+    """
+    from ..hardware import Hardware, load_hardware, parse_changes
+
+    wanted = parse_changes(Hardware, changes or [])
+    return load_hardware(name).with_changes(wanted)
 
 
 def _named(text: str, old: str, name: str) -> str:

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["BatchSize", "Data", "Json", "ModelArgument", "OnnxFile", "OptionalImages", "Seed"]
+__all__ = [
+    "LAST_CHIP",
+    "BatchSize",
+    "Changes",
+    "Data",
+    "Json",
+    "ModelArgument",
+    "OnnxFile",
+    "OptionalImages",
+    "Seed",
+]
+
+LAST_CHIP = 2**63 - 1
+"""The largest seed of a chip: what 64 bits hold."""
 
 Data = Annotated[
     str | None,
@@ -36,3 +49,11 @@ ModelArgument = Annotated[
     ),
 ]
 OnnxFile = Annotated[Path, typer.Argument(metavar="FILE.onnx", help="An ONNX file.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Another value for a field of the profile, such as adc.bits=6; as often as needed.",
+    ),
+]

@@ -95,7 +95,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def percent(correct: int, images: int) -> str:
+def percent(correct: float, images: int) -> str:
     """`99.44 %`, with as many decimals as the number of images carries."""
     return f"{100 * correct / images:.{2 if images >= 1000 else 1}f} %"
 
@@ -106,8 +106,13 @@ def count(number: int) -> str:
 
 
 @contextlib.contextmanager
-def progress_bar(label: str) -> Iterator[Progress]:
-    """Yield `update(step, fraction)`; a bar on standard error where that is a terminal, else nothing."""
+def progress_bar(label: str, window: float = 30.0) -> Iterator[Progress]:
+    """Yield `update(step, fraction)`; a bar on standard error where that is a terminal, else nothing.
+
+    Args:
+        label: What is in progress.
+        window: Seconds of the past that the time left is estimated from; several steps should fit in.
+    """
     if not sys.stderr.isatty():
         yield _no_progress
         return
@@ -122,7 +127,8 @@ def progress_bar(label: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.description}", markup=False),
     )
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+    console = Console(file=sys.stderr)
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=window) as bar:
         task = bar.add_task("", total=1.0, label=label)
 
         def update(step: str, fraction: float) -> None:

@@ -1,4 +1,4 @@
-"""`ohmfold run`: an integer model on a data set, in the emulator and beside other executors."""
+"""`ohmfold run`: an integer model on a data set: in the emulator, beside other executors, on a crossbar."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import BatchSize, Data, Json, OnnxFile, OptionalImages  # noqa: TC001 - typer reads the annotations
+from .on_chip import chip_document, layer_table, profile_to_run, run_on_chip
+from .options import LAST_CHIP, BatchSize, Changes, Data, Json, OnnxFile, OptionalImages
 from .output import check_writable, count, percent, print_json, progress_bar, say, table
 from .quiet import import_onnxruntime
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from ..artifact import Artifact
     from ..run_record import ExactnessRow
+    from ..tiled_layers import TiledLayer
 
 __all__ = ["run"]
 
@@ -41,6 +43,20 @@ def run(
             help="Who runs it; all also compares every tensor, bit by bit.",
         ),
     ] = "emulator",
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.toml",
+            help="Run it on a chip of this profile too, beside the exact integers.",
+        ),
+    ] = None,
+    changes: Changes = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEED", min=0, max=LAST_CHIP, show_default="0", help="Which chip of the profile."
+        ),
+    ] = None,
     batch_size: BatchSize = 256,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.npz", help="Save predictions and labels there.")
@@ -52,26 +68,23 @@ def run(
 
     if witness not in _WITNESSES:
         raise DataError(f"--witness {witness!r}: expected one of {', '.join(_WITNESSES)}")
+    profile, chip_seed = profile_to_run(hardware, changes, seed, witness), seed or 0
     if out is not None:
         check_writable(out)
     with progress_bar("run") as progress:
         progress("loading", 0.0)
         import numpy as np
 
-        from ...models.datasets import resolve_dataset
         from ..artifact import Artifact
-        from ..judged import as_input, evaluation_set
+        from ..judged import as_input, judged_images
 
         artifact = Artifact.load(file)
         program = artifact.program
-        judged, left_out = evaluation_set(resolve_dataset(data), artifact)
-        if images is not None and images < len(judged):
-            judged = judged.take(np.arange(images))
+        calibrated = profile is not None and profile.calibrated
+        judged, left_out, calibration = judged_images(data, artifact, converters=calibrated, limit=images)
         pixels = as_input(judged.images, program.inputs[0])
         found: dict[str, dict[str, Any]] = {}
         for name in _WITNESSES[witness]:
-            if name == "onnxruntime":
-                import_onnxruntime()
             progress(name, 0.1)
             predictions, speed = _predict(
                 _executor(name, artifact), pixels, batch_size, partial(progress, name)
@@ -81,6 +94,13 @@ def run(
         if witness == "all":
             progress("comparing every tensor", 0.9)
             exactness = _certify(artifact, pixels)
+        layers: tuple[TiledLayer, ...] = ()
+        if profile is not None:
+            progress("programming the chip", 0.0)
+            predictions, speed, layers = run_on_chip(
+                artifact, profile, chip_seed, pixels, calibration, batch_size, partial(progress, "crossbar")
+            )
+            found["crossbar"] = {"predictions": predictions, "images_per_second": speed}
         if out is not None:
             _save(out, {name: row["predictions"] for name, row in found.items()}, judged.labels)
     results = {
@@ -103,10 +123,17 @@ def run(
                 "exactness": [row.model_dump(mode="json") for row in exactness],
                 "integers": sum(row.integers for row in exactness),
                 "differing": differing,
+                **(
+                    {"hardware": chip_document(profile, chip_seed, calibration, layers)}
+                    if profile is not None
+                    else {}
+                ),
             }
         )
     else:
-        _show(results, len(judged), exactness)
+        _show(results, len(judged), exactness, layers)
+        if profile is not None:
+            layer_table(profile, chip_seed, layers)
         held = f"; {left_out} others calibrated it and were left out" if left_out else ""
         say(f"{count(len(judged))} images of {judged.name}{held}")
     if differing:
@@ -119,6 +146,7 @@ def _executor(name: str, artifact: Artifact) -> Callable[[NDArray[Any]], NDArray
         from ..emulator import Emulator
 
         return Emulator(artifact).predict
+    import_onnxruntime()
     from ...errors import ModelError
     from ..judged import onnxruntime_predictor
 
@@ -173,9 +201,17 @@ def _save(path: Path, predictions: dict[str, NDArray[np.int64]], labels: NDArray
     write_atomically(path, buffer.getvalue())
 
 
-def _show(results: dict[str, dict[str, Any]], images: int, exactness: tuple[ExactnessRow, ...]) -> None:
+def _show(
+    results: dict[str, dict[str, Any]],
+    images: int,
+    exactness: tuple[ExactnessRow, ...],
+    layers: tuple[TiledLayer, ...],
+) -> None:
     from ..analysis.intervals import wilson
+    from ..tiled_layers import certified_share
 
+    certified = {"crossbar": f"{100 * certified_share(layers):.1f} %"}
+    columns = ["witness", "accuracy", "95 % interval", "correct", "images per second"]
     rows = []
     for name, row in results.items():
         low, high = wilson(row["correct"], images)
@@ -186,9 +222,10 @@ def _show(results: dict[str, dict[str, Any]], images: int, exactness: tuple[Exac
                 f"{100 * low:.1f}..{100 * high:.1f} %",
                 count(row["correct"]),
                 f"{row['images_per_second']:,.0f}",
+                *([certified.get(name, "")] if layers else []),
             )
         )
-    table("", ["witness", "accuracy", "95 % interval", "correct", "images per second"], rows)
+    table("", [*columns, *(["reads that cannot clip"] if layers else [])], rows)
     if exactness:
         table(
             "Emulator against others, bit by bit",

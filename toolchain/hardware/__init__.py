@@ -11,6 +11,7 @@ from .describe import non_idealities, remarks
 from .load import load_hardware, preset_names, preset_text
 from .parts import Adc, Area, Array, Cell, Dac, Drift, Energy, Programming, Read, Stuck, Wires
 from .profile import Hardware
+from .sweep import Sweep, parse_sweep, shown
 
 __all__ = [
     "Adc",
@@ -25,11 +26,14 @@ __all__ = [
     "Programming",
     "Read",
     "Stuck",
+    "Sweep",
     "Wires",
     "load_hardware",
     "non_idealities",
     "parse_changes",
+    "parse_sweep",
     "preset_names",
     "preset_text",
     "remarks",
+    "shown",
 ]

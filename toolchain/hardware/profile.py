@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from fractions import Fraction
 from math import floor
@@ -116,6 +117,17 @@ class Hardware(Part):
     def noisy(self) -> bool:
         """Whether two reads of the same cell can differ."""
         return self.read.noise > 0 or self.read.noise_relative > 0
+
+    @property
+    def varies(self) -> bool:
+        """Whether two chips of the profile can differ, by their cells or their reads."""
+        cell = self.cell
+        return cell.programming.sigma > 0 or cell.stuck.on_rate + cell.stuck.off_rate > 0 or self.noisy
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the ADC's limits come from calibration images."""
+        return self.adc.bits is not None and self.adc.range == "calibrated"
 
     def weight_range(self, weight_bits: int) -> tuple[int, int]:
         """Return the lowest and highest weight that the slices of `weight_bits` bits hold.
@@ -237,6 +249,11 @@ class Hardware(Part):
         """Return the profile as TOML text, every field with its value; `from_toml` reads it back."""
         flat = flatten(self.model_dump())
         return tomli_w.dumps(nest({path: NONE if value is None else value for path, value in flat.items()}))
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of `to_toml()`, in hexadecimal: profiles with the same values have the same."""
+        return hashlib.sha256(self.to_toml().encode()).hexdigest()
 
     @classmethod
     def from_toml(cls, text: str) -> Self:

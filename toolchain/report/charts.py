@@ -1,15 +1,13 @@
-"""Charts as inline SVG: drawn by matplotlib in stand-in colours that become the page's own, light or dark."""
+"""Charts of a report as inline SVG."""
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
 from ..analysis.intervals import wilson
+from .drawing import MARKERS, MUTED, SERIES, page_svg
 from .words import number, percent
 
 if TYPE_CHECKING:
@@ -22,39 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["attack_chart", "layer_chart", "level_bars"]
 
-_INK, _MUTED, _RULE = "#010101", "#020202", "#030303"
-_SERIES = ("#040404", "#050505", "#060606", "#070707")
-_MARKERS = ("o", "s", "D", "^")
-_THEME = {
-    _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
-    _RULE: "var(--rule)",
-    **{colour: f"var(--series-{i})" for i, colour in enumerate(_SERIES, start=1)},
-}
-_SETTINGS = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "ohmfold",
-    "text.parse_math": False,
-    "axes.unicode_minus": True,
-    "font.family": "DejaVu Sans",
-    "font.size": 9.0,
-    "text.color": _INK,
-    "axes.labelcolor": _MUTED,
-    "axes.edgecolor": _RULE,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "xtick.color": _MUTED,
-    "ytick.color": _INK,
-    "ytick.major.size": 0.0,
-    "xtick.major.size": 3.0,
-    "grid.color": _RULE,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-}
-_WIDTH = 8.0
-"""Inches; the page scales the drawing."""
 _LONGEST_NAME = 26
 _BAR_WIDTH, _BAR_HEIGHT = 96, 28
 
@@ -84,7 +49,7 @@ def attack_chart(record: RunRecord) -> Markup | None:
         f"{row.variant} under {row.attack}: {percent(row.correct, row.images)}" for row in rows
     )
     height = 0.9 + (0.22 + 0.16 * len(variants)) * len(labels)
-    return _svg("attacks", draw, height, f"Accuracy under attack. {spoken}.")
+    return page_svg("attacks", draw, height, f"Accuracy under attack. {spoken}.")
 
 
 def _setting(row: AttackRow) -> tuple[str, int]:
@@ -102,8 +67,8 @@ def _shares(axes: Axes, points: Sequence[tuple[int, int, int]], place: int, seri
             [share - 100 * low for share, (low, _) in zip(shares, ends, strict=True)],
             [100 * high - share for share, (_, high) in zip(shares, ends, strict=True)],
         ),
-        fmt=_MARKERS[place % len(_MARKERS)],
-        color=_SERIES[place % len(_SERIES)],
+        fmt=MARKERS[place % len(MARKERS)],
+        color=SERIES[place % len(SERIES)],
         markersize=4.5,
         elinewidth=1.2,
         label=_short(label),
@@ -138,8 +103,8 @@ def layer_chart(artifacts: Sequence[ArtifactRecord]) -> Markup | None:
                 axes.plot(
                     [x for _, x in points],
                     [row + _offset(place, len(artifacts)) for row, _ in points],
-                    _MARKERS[place % len(_MARKERS)],
-                    color=_SERIES[place % len(_SERIES)],
+                    MARKERS[place % len(MARKERS)],
+                    color=SERIES[place % len(SERIES)],
                     markersize=4.5,
                     label=_short(artifact.variant),
                 )
@@ -147,13 +112,13 @@ def layer_chart(artifacts: Sequence[ArtifactRecord]) -> Markup | None:
             axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
             axes.set_xlabel(title)
         if known[0][0] == panels[0][0]:
-            grid[0].axvline(1.0, color=_MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
+            grid[0].axvline(1.0, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
             grid[0].set_xlim(right=max(1.05, grid[0].get_xlim()[1]))
         _legend(figure, grid[0], len(artifacts))
 
     titles = " and ".join(title for title, _ in known)
     label = f"Dot plot of {titles}, for {len(names)} layers; the tables below hold the figures."
-    return _svg("layers", draw, 0.9 + (0.14 + 0.13 * len(artifacts)) * len(names), label)
+    return page_svg("layers", draw, 0.9 + (0.14 + 0.13 * len(artifacts)) * len(names), label)
 
 
 def level_bars(row: LayerRow) -> Markup:
@@ -198,33 +163,3 @@ def _legend(figure: Figure, axes: Axes, series: int) -> None:
 
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
-
-
-def _svg(key: str, draw: Callable[[Figure], None], height: float, label: str) -> Markup:
-    """Draw and return an SVG element whose ids begin with `key`, so that several fit one page."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    drawn = io.StringIO()
-    with mpl.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        mpl.rcdefaults()
-        settings: Any = mpl.rcParams
-        settings.update(_SETTINGS)
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure)
-        unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(drawn, format="svg", transparent=True, metadata=unsaid)
-    text = drawn.getvalue()
-    text = text[text.index("<svg") :]
-    box = re.search(r'viewBox="([^"]+)"', text)
-    body = text[text.index(">") + 1 :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", body)
-    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
-    for stand_in, variable in _THEME.items():
-        body = body.replace(stand_in, variable)
-    opening = f'<svg class="chart" role="img" aria-label="{escape(label)}" viewBox="{box[1] if box else ""}">'
-    return Markup(opening + body.strip())  # noqa: S704 - matplotlib escapes its text

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -62,6 +66,25 @@ def write_images(path: Path, count: int, side: int = SIDE, dtype: type = np.uint
     images = rng.integers(0, 256, (count, 1, side, side)).astype(dtype)
     np.savez(path, images=images, labels=rng.integers(0, CLASSES, count))
     return path
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ohmfold", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A background job of a shell starts with SIGINT ignored; a user's foreground command does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def wait_for(found, process: subprocess.Popen[str], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 class Files(NamedTuple):

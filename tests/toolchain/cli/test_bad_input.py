@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 
 from ohmfold.toolchain import doctor
 
-from .conftest import float_model, write_images
+from .conftest import float_model, start, wait_for, write_images
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,25 +158,6 @@ def test_a_bug_is_one_line_and_shows_its_traceback_on_request(call, monkeypatch)
     assert "Traceback" in call("--debug", "doctor").err
     monkeypatch.setenv("OHMFOLD_DEBUG", "1")
     assert "Traceback" in call("doctor").err
-
-
-def start(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "ohmfold", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A background job of a shell starts with SIGINT ignored; a user's foreground command does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-
-
-def wait_for(found, process: subprocess.Popen[str], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not found():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_ctrl_c_during_training_leaves_no_weights_behind(tmp_path) -> None:

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 
 import ohmfold
+from ohmfold.kernels import isa
 from ohmfold.models import checkpoints, datasets, training
 from ohmfold.models.image_data import Dataset
 from ohmfold.models.recipe import TrainingRecipe
@@ -314,6 +315,25 @@ def test_doctor_tells_versions_features_and_data_sets(call) -> None:
     assert found["cores"] >= 1
     assert outcome.code == 0
     assert "Libraries" in call("doctor").out
+
+
+def test_doctor_lists_the_instruction_sets_of_the_kernels(call, monkeypatch) -> None:
+    monkeypatch.delenv(isa.VARIABLE, raising=False)
+    assert json.loads(call("doctor", "--json").out)["instruction_sets"] == list(isa.available())
+    sets = ", ".join(isa.available())
+    assert (
+        f"The kernels can use {sets} (OHMFOLD_ISA chooses); they take {isa.available()[0]}."
+        in call("doctor").out
+    )
+    monkeypatch.setenv(isa.VARIABLE, "portable")
+    assert "they take portable." in call("doctor").out
+    monkeypatch.setenv(isa.VARIABLE, "sse9")
+    refused = call("doctor")
+    assert refused.code == 0
+    assert (
+        "OHMFOLD_ISA: found the instruction set 'sse9'; OHMFOLD_ISA and --isa take amx, vnni" in refused.out
+    )
+    assert "Nothing is missing" not in refused.out
 
 
 def test_doctor_says_what_is_missing_for_which_command(call, monkeypatch) -> None:

@@ -13,7 +13,19 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("demo", "train", "export", "compile", "inspect", "run", "attack", "report", "hardware", "doctor")
+COMMANDS = (
+    "demo",
+    "train",
+    "export",
+    "compile",
+    "inspect",
+    "run",
+    "attack",
+    "report",
+    "hardware",
+    "chips",
+    "doctor",
+)
 HEAVY = ("torch", "onnxruntime", "numba", "matplotlib", "onnx", "onnx_ir", "onnxscript", "numpy")
 LIMIT_SECONDS = 0.5
 IMPORT_LIMIT_SECONDS = 0.3
