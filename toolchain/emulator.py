@@ -21,7 +21,7 @@ from .program import Conv, Dense, Program
 from .source import program_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -62,6 +62,9 @@ class Emulator:
         hardware: A crossbar that convolutions and dense layers run on: a profile, the name of a preset, or the path
             of a TOML file. None: exact integers.
         seed: Which chip of that profile: everything random about it is drawn from the seed.
+        progress: Called while a chip with wire resistance is made, with how many of a layer's tiles are solved and how
+            many there are.
+        keep_tiles: Whether those tiles are kept on disk, for the next emulator of the same chip.
         calibration: Images whose first 512 set the limits of the chip's converters, where the profile calibrates
             them.
 
@@ -89,6 +92,8 @@ class Emulator:
         hardware: Hardware | str | Path | None = None,
         seed: int = 0,
         calibration: NDArray[Any] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        keep_tiles: bool = True,
     ) -> None:
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise OhmfoldError(f"found {threads!r} threads; the emulator needs a whole number, at least 1")
@@ -104,7 +109,14 @@ class Emulator:
         )
         self.crossbar: Crossbar | None = None
         if hardware is not None:
-            self.crossbar = self._chip(hardware, seed, calibration)
+            from .crossbar import Crossbar
+            from .hardware import Hardware, load_hardware
+
+            profile = hardware if isinstance(hardware, Hardware) else load_hardware(str(hardware))
+            self.crossbar = Crossbar(
+                profile, self.program, seed, self.threads, progress=progress, keep_tiles=keep_tiles
+            )
+            self._calibrate(self.crossbar, calibration)
         self._plans: dict[frozenset[str], Plan] = {}
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
         if self._prefix:
@@ -263,30 +275,23 @@ class Emulator:
             parts = list(self._executor().map(plan.run, pieces, samples_before))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _chip(self, hardware: Hardware | str | Path, seed: int, calibration: NDArray[Any] | None) -> Crossbar:
-        """A chip for the whole program."""
-        from .crossbar import Crossbar
-        from .hardware import Hardware, load_hardware
-
-        profile = hardware if isinstance(hardware, Hardware) else load_hardware(str(hardware))
+    def _calibrate(self, chip: Crossbar, calibration: NDArray[Any] | None) -> None:
+        """Refuse programs that cannot run on a crossbar; set the limits of a calibrated chip's converters."""
         outside = [layer for layer in self.program.layers[self._prefix :] if isinstance(layer, Conv | Dense)]
         if outside:
             raise HardwareError(
                 f"layer {outside[0].name!r} follows one that mixes samples, and cannot run on a crossbar"
             )
-        chip = Crossbar(profile, self.program, seed, self.threads)
-        if chip.calibrated and calibration is not None:
-            inputs = _check_inputs(self.program.inputs, self._named(calibration))
-            names = [spec.name for spec in self.program.outputs]
-            keep = _crossing(self.program, self._prefix, names)
+        if not chip.hardware.calibrated or calibration is None:
+            return
+        inputs = _check_inputs(self.program.inputs, self._named(calibration))
+        keep = _crossing(self.program, self._prefix, [spec.name for spec in self.program.outputs])
 
-            def run(crossbar: Crossbar) -> None:
-                Plan(self.program, self._prefix, keep, self._isa, crossbar).run(
-                    {name: value[:PIECE_SAMPLES] for name, value in inputs.items()}
-                )
+        def run(crossbar: Crossbar) -> None:
+            plan = Plan(self.program, self._prefix, keep, self._isa, crossbar)
+            plan.run({name: value[:PIECE_SAMPLES] for name, value in inputs.items()})
 
-            chip.calibrate(run)
-        return chip
+        chip.calibrate(run)
 
     def _plan(self, names: frozenset[str]) -> Plan:
         """The plan that leads to some tensors, made on first use."""

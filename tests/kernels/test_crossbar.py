@@ -102,9 +102,9 @@ def cells_of(rng, shape, kind, largest):
     return cells
 
 
-def limits_of(rng, kind, reach):
-    """Lowest and highest code of one kind, for sums of at most `reach` codes."""
-    some = int(rng.integers(0, min(reach, 40) + 1))
+def limits_of(rng, kind, reach, most):
+    """Lowest and highest code of one kind, for sums of at most `reach` codes; none leaves out more than `most`."""
+    some = int(rng.integers(0, min(reach, most, 40) + 1))
     return {
         "never": (-reach, reach),
         "wide": (-(2**31), 2**31),
@@ -117,7 +117,11 @@ def limits_of(rng, kind, reach):
 
 @st.composite
 def arrays(draw):
-    """Any array whose sums fit int32; half of them have whole levels and codes, without noise."""
+    """Any array whose sums fit int32; half of them have whole levels and codes, without noise.
+
+    An eighth of int32 is for what cells add up to, one for what rounding to codes may add, one for what limits that
+    leave out zero may, and one for noise.
+    """
     rng = np.random.default_rng(draw(seeds))
     depth, columns = draw(st.integers(1, 140)), draw(st.integers(1, 70))
     tile_rows = draw(st.integers(1, depth + 40) | st.sampled_from([4, 31, 32, 64, 128]))
@@ -126,27 +130,33 @@ def arrays(draw):
     fraction_bits = 0 if plain else draw(st.integers(0, 8))
     noisy = not plain and draw(st.booleans())
     shifts = draw(st.lists(st.integers(0, 7), min_size=1, max_size=3))
-    digit, length = 2**dac_bits - 1, min(tile_rows, depth)
-    whole = (INT32_MAX << fraction_bits) // (depth * 255 * sum(2**shift for shift in shifts))
-    largest = max(1, min(LARGEST_SUM // (length * digit), whole // 4))
+    digit, length, tiles = 2**dac_bits - 1, min(tile_rows, depth), -(-depth // tile_rows)
+    eighth = (2**28 << fraction_bits) // sum(2**shift for shift in shifts)
+    # What one read of each plane and tile may add for every digit.
+    each = eighth // (tiles * sum(2**bit for bit in range(0, 8, dac_bits)))
+    largest = max(1, min(LARGEST_SUM // (length * digit), eighth // (depth * 255)))
+    spread = 2**30 if each > 2**30 else (each / 8 * 2.0 ** (6 - fraction_bits) / digit) ** 2 / length
     kinds = draw(st.sampled_from([[kind] for kind in CELLS] + [[*CELLS, *([] if plain else WIDE)]]))
     planes = []
     for shift in shifts:
         cells = cells_of(rng, (depth, columns), draw(st.sampled_from(kinds)), largest)
         reach = length * digit * int(np.abs(cells).max())
+        steps = max(2, min(reach, 2 * each))
         step = draw(st.sampled_from([1, 1, 1, 0] if plain else [0, 1, "two", "any"]))
         if step == "two":
-            step = 2 ** int(rng.integers(1, max(2, reach.bit_length())))
+            step = 2 ** int(rng.integers(1, max(2, steps.bit_length())))
         elif step == "any":
-            step = int(rng.integers(1, max(2, reach)))
-        low, high = limits_of(rng, draw(st.sampled_from(LIMITS)), -(-reach // max(step, 1)))
+            step = int(rng.integers(1, steps + 1))
+        low, high = limits_of(
+            rng, draw(st.sampled_from(LIMITS)), max(1, reach // max(step, 1)), each // max(step, 1)
+        )
         variance = None
         if noisy:
-            most = LARGEST_SUM // (length * digit**2)
-            spread = min(most, draw(st.sampled_from([1, 127, 2**12, 2**20])))
-            variance = rng.integers(0, spread + 1, (depth, columns))
+            most = min(
+                int(spread), LARGEST_SUM // (length * digit**2), draw(st.sampled_from([1, 127, 2**12, 2**20]))
+            )
+            variance = rng.integers(0, most + 1, (depth, columns))
         planes.append(Plane(cells, shift, low, high, step, variance))
-    tiles = -(-depth // tile_rows)
     keys = tuple(tuple(stream_key(5, t, index) for index in range(len(planes))) for t in range(tiles))
     return Array(planes, tile_rows, dac_bits, fraction_bits, keys)
 

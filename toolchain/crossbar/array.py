@@ -85,6 +85,7 @@ def program_layer(
     certificate: bool = True,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    keep: bool = True,
     window: tuple[int, int] | None = None,
 ) -> ProgrammedLayer:
     """Program a layer's weights, int8 or int16 `(groups, K, N)`.
@@ -100,6 +101,7 @@ def program_layer(
         certificate: Whether reads that cannot clip are replaced by the exact product.
         threads: How many tiles with wire resistance are solved at a time.
         progress: Called with how many of those are done, and how many there are.
+        keep: Whether tiles with wire resistance are kept on disk once they are solved.
         window: Lowest and highest column sum, in units of 2^-F of a level, of converters of a calibrated range.
 
     Raises:
@@ -108,7 +110,7 @@ def program_layer(
     groups, rows, columns = weight.shape
     bits = hardware.weight_bits(int(weight.min(initial=0)), int(weight.max(initial=0)))
     mapping = map_weights(rows, columns, groups, bits, hardware)
-    cells = _Programmer(hardware, seed, layer, mapping, threads, progress)
+    cells = _Programmer(hardware, seed, layer, mapping, threads, progress, keep=keep)
     arrays = [cells.group(group, slice_levels(weight[group], bits, hardware)) for group in range(groups)]
     largest = max(_largest_sum(plane, hardware) for planes in arrays for plane in planes)
     converters = hardware.adc_limits(largest) if window is None else hardware.adc_window(*window)
@@ -122,7 +124,7 @@ def program_layer(
         ]
         fraction_bits = hardware.cell.fraction_bits
         if not hardware.noisy:
-            read, fraction_bits = _whole_levels(read, fraction_bits)
+            read, fraction_bits = _whole_levels(read, fraction_bits, largest)
         try:
             products.append(
                 CrossbarProduct(
@@ -165,6 +167,8 @@ class _Programmer:
         mapping: Mapping,
         threads: int,
         progress: Callable[[int, int], None] | None,
+        *,
+        keep: bool,
     ) -> None:
         cell = hardware.cell
         self._hardware = hardware
@@ -179,7 +183,7 @@ class _Programmer:
             drift_exponent=cell.drift.exponent,
         )
         self._seed, self._layer, self._mapping = seed, layer, mapping
-        self._threads, self._progress = threads, progress
+        self._threads, self._progress, self._keep = threads, progress, keep
         self._top = hardware.array.highest_level
         self.fixed_point_error = 0.0
 
@@ -229,6 +233,7 @@ class _Programmer:
             wires.on_ohm,
             self._top,
             threads=self._threads,
+            keep=self._keep,
             progress=self._progress,
         )
         return [found.reshape(tile.shape) for found, tile in zip(solved, tiles, strict=True)]
@@ -288,15 +293,24 @@ def _noise_keys(seed: int, layer: int, group: int, mapping: Mapping, planes: int
     )
 
 
-def _whole_levels(planes: list[ReadPlane], fraction_bits: int) -> tuple[list[ReadPlane], int]:
-    """The same planes in whole levels, where cells and steps are multiples of one; the kernel for that is faster."""
+def _whole_levels(planes: list[ReadPlane], fraction_bits: int, largest: int) -> tuple[list[ReadPlane], int]:
+    """The same planes in whole levels, where cells and steps are multiples of one; the kernel for that is faster.
+
+    A step that divides a level, of a converter whose limits no sum reaches (`largest` units), changes nothing: it is
+    an ideal converter's.
+    """
     unit = 1 << fraction_bits
-    if any(plane.step % unit or (plane.cells % unit).any() for plane in planes):
+    if any((plane.cells % unit).any() for plane in planes):
         return planes, fraction_bits
-    whole = [
-        ReadPlane(
-            plane.cells >> fraction_bits, plane.shift, plane.low, plane.high, plane.step >> fraction_bits
+    whole = []
+    for plane in planes:
+        step = plane.step
+        holds = plane.high * step >= largest and (plane.low * step <= -largest or (plane.cells >= 0).all())
+        if step and unit % step == 0 and holds:
+            step = 0
+        if step % unit:
+            return planes, fraction_bits
+        whole.append(
+            ReadPlane(plane.cells >> fraction_bits, plane.shift, plane.low, plane.high, step >> fraction_bits)
         )
-        for plane in planes
-    ]
     return whole, 0

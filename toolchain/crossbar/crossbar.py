@@ -30,24 +30,26 @@ _OBSERVED_ROWS = 32
 class _Histogram:
     """How often each column sum was seen."""
 
-    def __init__(self, fraction_bits: int) -> None:
-        self._fraction_bits = fraction_bits
-        self._counts: dict[int, int] = {}
+    def __init__(self) -> None:
+        self._first = 0
+        self._counts = np.zeros(1, np.int64)
 
     def add(self, sums: NDArray[np.int64]) -> None:
         """Count some more."""
-        values, counts = np.unique(sums, return_counts=True)
-        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-            self._counts[value] = self._counts.get(value, 0) + count
+        if not sums.size:
+            return
+        first = min(self._first, int(sums.min()))
+        last = max(self._first + self._counts.size - 1, int(sums.max()))
+        counts = np.bincount((sums - first).reshape(-1), minlength=last - first + 1)
+        counts[self._first - first : self._first - first + self._counts.size] += self._counts
+        self._first, self._counts = first, counts
 
-    def window(self, percentile: float, fraction_bits: int) -> tuple[int, int]:
-        """The percentiles on both sides, in units of 2^-fraction_bits of a level."""
-        values = np.array(sorted(self._counts))
-        shares = np.cumsum([self._counts[value] for value in values.tolist()])
-        high = values[np.searchsorted(shares, percentile / 100 * shares[-1])]
-        low = values[np.searchsorted(shares, (1 - percentile / 100) * shares[-1], side="right")]
-        unit = 1 << (fraction_bits - self._fraction_bits)
-        return int(low) * unit, int(high) * unit
+    def window(self, percentile: float) -> tuple[int, int]:
+        """The smallest sum that is not below `percentile` percent of all, and the largest not above as many."""
+        shares = np.cumsum(self._counts)
+        high = int(np.searchsorted(shares, percentile / 100 * shares[-1]))
+        low = int(np.searchsorted(shares, (1 - percentile / 100) * shares[-1], side="right"))
+        return self._first + min(low, high), self._first + max(low, high)
 
 
 @dataclass(eq=False)
@@ -63,6 +65,7 @@ class Crossbar:
         threads: How many tiles with wire resistance are solved at a time.
         certificate: Whether reads that no input can clip are replaced by the exact product: the same bits.
         progress: Called with how many of a layer's tiles are solved, and how many there are.
+        keep_tiles: Whether tiles with wire resistance are kept on disk once they are solved.
         windows: Lowest and highest column sum of each layer by its name, in units of 2^-F of a level, where the
             converters' range is calibrated (see `calibrate`).
         observer: Is shown what a layer reads: its name, the array, packed rows and their number.
@@ -74,14 +77,14 @@ class Crossbar:
     threads: int = 1
     certificate: bool = True
     progress: Callable[[int, int], None] | None = None
+    keep_tiles: bool = True
     windows: dict[str, tuple[int, int]] = field(default_factory=dict)
     observer: Callable[[str, CrossbarProduct, NDArray[np.uint8], int], None] | None = None
     programmed: dict[str, ProgrammedLayer] = field(default_factory=dict)
 
-    @property
-    def calibrated(self) -> bool:
-        """Whether the converters' limits come from calibration."""
-        return self.hardware.adc.bits is not None and self.hardware.adc.range == "calibrated"
+    def __post_init__(self) -> None:
+        if not -(2**63) <= self.seed < 2**63:
+            raise HardwareError(f"the seed of a chip is a number of 64 bits, found {self.seed}")
 
     def calibrate(self, run: Callable[[Crossbar], None]) -> None:
         """Set the converters' limits by what layers read.
@@ -95,23 +98,29 @@ class Crossbar:
         """
         changes = {"adc.range": "full", "adc.bits": None, "read.noise": 0.0, "read.noise_relative": 0.0}
         ideal = Crossbar(
-            self.hardware.with_changes(changes), self.program, self.seed, self.threads, progress=self.progress
+            self.hardware.with_changes(changes),
+            self.program,
+            self.seed,
+            self.threads,
+            progress=self.progress,
+            keep_tiles=self.keep_tiles,
         )
         percentile = self.hardware.adc.percentile
         if percentile is None:
             raise HardwareError("adc.percentile: a calibrated range needs one, found none")
+        fraction_bits = self.hardware.cell.fraction_bits
         seen: dict[str, _Histogram] = {}
 
         def observe(name: str, product: CrossbarProduct, packed: NDArray[np.uint8], rows: int) -> None:
             step = max(1, rows // _OBSERVED_ROWS)
             some = packed[: rows * product.stride].reshape(rows, product.stride)[::step]
             sums = product.column_sums(np.ascontiguousarray(some).reshape(-1), len(some))
-            seen.setdefault(name, _Histogram(product.fraction_bits)).add(sums)
+            units = fraction_bits - product.fraction_bits
+            seen.setdefault(name, _Histogram()).add(sums << units)
 
         ideal.observer = observe
         run(ideal)
-        fraction_bits = self.hardware.cell.fraction_bits
-        self.windows = {name: histogram.window(percentile, fraction_bits) for name, histogram in seen.items()}
+        self.windows = {name: histogram.window(percentile) for name, histogram in seen.items()}
 
     def layer(
         self, layer: Conv | Dense, weight: NDArray[Any], groups: int, flip: int, isa: InstructionSet
@@ -129,7 +138,7 @@ class Crossbar:
             HardwareError: The profile cannot hold the weights, a sum could pass int32, or the converters of a
                 calibrated range were not calibrated.
         """
-        if self.calibrated and layer.name not in self.windows:
+        if self.hardware.calibrated and layer.name not in self.windows:
             raise HardwareError(
                 f"adc.range: the 'calibrated' limits of '{self.hardware.name}' need calibration images "
                 "(Emulator(..., calibration=images)); or choose 'full', or 'fixed' with low and high"
@@ -149,6 +158,7 @@ class Crossbar:
                 certificate=self.certificate,
                 threads=self.threads,
                 progress=self.progress,
+                keep=self.keep_tiles,
                 window=self.windows.get(layer.name),
             )
         return self.programmed[layer.name]
