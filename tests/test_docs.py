@@ -17,7 +17,10 @@ from ohmfold.kernels.packing import pack_weight
 
 ROOT = Path(ohmfold.__file__).resolve().parent
 KERNELS = (ROOT / "docs/kernels.md").read_text(encoding="utf-8")
-PAGES = {"README.md": (ROOT / "README.md").read_text(encoding="utf-8"), "docs/kernels.md": KERNELS}
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/kernels.md", "docs/crossbar.md")
+}
 
 
 def drawing():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .on_chip import chip_document, layer_table, profile_to_run, run_on_chip
+from .on_chip import OnTiles, chip_document, layer_table, profile_to_run, run_on_chip
 from .options import LAST_CHIP, BatchSize, Changes, Data, Json, OnnxFile, OptionalImages
 from .output import check_writable, count, percent, print_json, progress_bar, say, table
 from .quiet import import_onnxruntime
@@ -94,10 +94,10 @@ def run(
         if witness == "all":
             progress("comparing every tensor", 0.9)
             exactness = _certify(artifact, pixels)
-        layers: tuple[TiledLayer, ...] = ()
+        on_tiles: OnTiles | None = None
         if profile is not None:
             progress("programming the chip", 0.0)
-            predictions, speed, layers = run_on_chip(
+            predictions, speed, on_tiles = run_on_chip(
                 artifact, profile, chip_seed, pixels, calibration, batch_size, partial(progress, "crossbar")
             )
             found["crossbar"] = {"predictions": predictions, "images_per_second": speed}
@@ -124,16 +124,16 @@ def run(
                 "integers": sum(row.integers for row in exactness),
                 "differing": differing,
                 **(
-                    {"hardware": chip_document(profile, chip_seed, calibration, layers)}
-                    if profile is not None
+                    {"hardware": chip_document(profile, chip_seed, calibration, on_tiles)}
+                    if profile is not None and on_tiles is not None
                     else {}
                 ),
             }
         )
     else:
-        _show(results, len(judged), exactness, layers)
-        if profile is not None:
-            layer_table(profile, chip_seed, layers)
+        _show(results, len(judged), exactness, () if on_tiles is None else on_tiles.layers)
+        if profile is not None and on_tiles is not None:
+            layer_table(profile, chip_seed, on_tiles)
         held = f"; {left_out} others calibrated it and were left out" if left_out else ""
         say(f"{count(len(judged))} images of {judged.name}{held}")
     if differing:
