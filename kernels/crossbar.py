@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .counter_random import NORMAL_SCALE
-from .crossbar_read import PART_BITS, clipped, extract_bits, extract_digits, general
+from .crossbar_read import PART_BITS, clipped, extract_bits, extract_digits, general, mask_digits
 from .crossbar_tile import crossbar_block
 from .isa.base import COLUMNS, STEP_BYTES
 from .packing import aligned_empty
@@ -133,7 +133,9 @@ class CrossbarProduct:
         self._starts = list(range(0, depth, tile_rows))
         lengths = [min(tile_rows, depth - start) for start in self._starts]
         self._lengths = lengths
-        self._steps = np.cumsum([0, *(-(-length // 4) for length in lengths)]).astype(np.int64)
+        multiple = isa.segment_bytes
+        steps = [-(-length // multiple) * (multiple // 4) for length in lengths]
+        self._steps = np.cumsum([0, *steps]).astype(np.int64)
         self.stride = 4 * int(self._steps[-1])
         self._panels = -(-self.columns // COLUMNS)
         vectors = crossbar_block(isa, 0)[1]
@@ -151,7 +153,7 @@ class CrossbarProduct:
 
     @property
     def positions(self) -> NDArray[np.int64]:
-        """Where code k of a row lies in it: every tile begins at a multiple of four."""
+        """Where code k of a row lies in it: every tile begins at a multiple of the instruction set's segments."""
         return np.concatenate(
             [
                 4 * int(first) + np.arange(length)
@@ -270,7 +272,7 @@ class CrossbarProduct:
         )
 
     def _layout(self, arrays: list[NDArray[Any]]) -> NDArray[np.int8]:
-        """`[panel][array][step][16][4]` of int8 arrays `(K, N)`, tiles at multiples of four rows."""
+        """`[panel][array][step][16][4]` of int8 arrays `(K, N)`, tiles where the instruction set wants them."""
         padded = np.zeros((len(arrays), self.stride, self._panels * COLUMNS), np.int8)
         for index, array in enumerate(arrays):
             padded[index, self.positions, : self.columns] = array
@@ -393,12 +395,18 @@ class CrossbarProduct:
             words, bit_cells = self._words, self._bit_cells
             bits = aligned_empty(self._digits * self.packed_rows(rows) * 4 * int(words[-1]) + STEP_BYTES)
             extract_bits(x, self.stride, self.packed_rows(rows), self._steps, self._digits, bits, words)
+        masked, size = None, self.packed_rows(rows) * self.stride
+        if self._isa.tile_unit and not self._exact.all():
+            masked = aligned_empty(self._digits * size + STEP_BYTES)
+            mask_digits(x, size, self._dac_bits, self._digits, masked)
         sums = self._block * self._tile.vectors * COLUMNS
         _CLIPPED(
             self._tile,
             self._block,
             self._tile.vectors,
             x,
+            masked,
+            size,
             self.stride,
             rows,
             self._steps,

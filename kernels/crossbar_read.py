@@ -10,8 +10,9 @@ from .cache import kernel
 from .counter_random import normal, philox
 from .crossbar_tile import bits_of_eight, cell_sums, popcount_sums
 from .isa.base import COLUMNS, STEP_BYTES
+from .tile import begin_tiles, end_tiles
 
-__all__ = ["PART_BITS", "clipped", "extract_bits", "extract_digits", "general"]
+__all__ = ["PART_BITS", "clipped", "extract_bits", "extract_digits", "general", "mask_digits"]
 
 _INT32_MAX = 2**31 - 1
 # A cell wider than a byte is a sum of bytes of this weight.
@@ -35,9 +36,20 @@ def extract_bits(x: Any, stride: int, rows: int, steps: Any, digits: int, out: A
 
 
 @kernel
+def mask_digits(x: Any, size: int, dac_bits: int, digits: int, out: Any) -> None:
+    """Every digit by itself, not shifted down, `out[d][byte]`: for tile units, which read codes as they are."""
+    for d in range(digits):
+        mask = (((1 << dac_bits) - 1) << (d * dac_bits)) & 255
+        for i in range(size):
+            out[d * size + i] = x[i] & mask
+
+
+@kernel
 def _read_digits(
     tile: Any,
     x: Any,
+    masked: Any,
+    plane_bytes: int,
     start: int,
     stride: int,
     count: int,
@@ -55,11 +67,17 @@ def _read_digits(
     """All digits of one tile and plane, one after another; digits are not shifted down, limits are up."""
     for d in range(digits):
         scale = d * dac_bits
-        mask = (((1 << dac_bits) - 1) << scale) & 255
-        cell_sums(
-            tile, x, start, stride, mask, count, cells, place, panel_bytes,
-            low << scale, high << scale, shift, started + d, acc,
-        )  # fmt: skip
+        if masked is None:
+            mask = (((1 << dac_bits) - 1) << scale) & 255
+            cell_sums(
+                tile, x, start, stride, mask, count, cells, place, panel_bytes,
+                low << scale, high << scale, shift, started + d, acc,
+            )  # fmt: skip
+        else:
+            cell_sums(
+                tile, masked, d * plane_bytes + start, stride, 255, count, cells, place, panel_bytes,
+                low << scale, high << scale, shift, started + d, acc,
+            )  # fmt: skip
 
 
 @kernel
@@ -68,6 +86,8 @@ def clipped(  # noqa: C901 - the loops of one product, and the three ways to rea
     block_rows: int,
     width: int,
     x: Any,
+    masked: Any,
+    plane_bytes: int,
     stride: int,
     rows: int,
     steps: Any,
@@ -90,9 +110,11 @@ def clipped(  # noqa: C901 - the loops of one product, and the three ways to rea
 ) -> None:
     """See the module. `cells` is `[panel][plane][step][16][4]`, `limits` `[plane][2]`, `exact` `[tile][plane][panel]`.
 
-    `steps` holds the first step of every tile and their number, `words` likewise for `bit_cells`, which is
+    `masked` holds every digit by itself, of `plane_bytes`, for tile units; else it is None. `steps` holds the first
+    step of every tile and their number, `words` likewise for `bit_cells`, which is
     `[panel][plane][word][bit plane][16]`, and `bits`; they are None where digits are not single bits.
     """
+    begin_tiles(tile, acc)
     tiles = steps.shape[0] - 1
     depth = steps[tiles]
     panel_bytes = planes * depth * STEP_BYTES
@@ -116,8 +138,8 @@ def clipped(  # noqa: C901 - the loops of one product, and the three ways to rea
                         )  # fmt: skip
                     elif bits is None:
                         _read_digits(
-                            tile, x, start, stride, count, cells, place, panel_bytes, dac_bits, digits,
-                            low, high, shift, started, acc,
+                            tile, x, masked, plane_bytes, start, stride, count, cells, place, panel_bytes,
+                            dac_bits, digits, low, high, shift, started, acc,
                         )  # fmt: skip
                     else:
                         line, word_bytes = 4 * words[tiles], bit_planes * STEP_BYTES
@@ -133,6 +155,7 @@ def clipped(  # noqa: C901 - the loops of one product, and the three ways to rea
             for r in range(min(block_rows, rows - row)):
                 for c in range(min(width * COLUMNS, columns - panel * COLUMNS)):
                     out[(row + r) * columns + panel * COLUMNS + c] = acc[r * width * COLUMNS + c]
+    end_tiles(tile, acc)
 
 
 @kernel
@@ -282,6 +305,7 @@ def general(  # noqa: C901 - the loops of one product, and what noise adds to th
     `converters` is `[plane][2]`, step and shift; `limits` `[plane][4]` (see `_convert`); the rest is scratch, and
     `fours`, `digit_of` and `row_of` are for `_draw`.
     """
+    begin_tiles(tile, acc)
     tiles = steps.shape[0] - 1
     depth = steps[tiles]
     part_bytes = depth * STEP_BYTES
@@ -320,3 +344,4 @@ def general(  # noqa: C901 - the loops of one product, and what noise adds to th
             for r in range(count):
                 place = (row + r) * columns + panel * COLUMNS
                 _whole_levels(total, r * width * COLUMNS, left, fraction_bits, out, place)
+    end_tiles(tile, acc)

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llvmlite import ir
 from numba import types
 
 from .emit import (
+    I8,
     I32,
     I64,
     Loop,
@@ -36,8 +38,6 @@ from .isa.base import COLUMNS, STEP_BYTES, four_codes
 from .map_runs import emitted
 
 if TYPE_CHECKING:
-    from llvmlite import ir
-
     from .isa.base import InstructionSet
 
 __all__ = ["bits_of_eight", "cell_sums", "crossbar_block", "popcount_sums"]
@@ -47,6 +47,8 @@ _SUMS, _BYTES = integers(32, COLUMNS), integers(8, STEP_BYTES)
 
 def crossbar_block(isa: InstructionSet, bits: int) -> tuple[int, int]:
     """Rows and panels of a block: as many sums as registers hold, beside the bit planes of a cell."""
+    if isa.tile_unit:
+        return isa.heights[0], 2
     if not isa.masked_stores:
         return 4, 1
     return (8 if bits else 12), 2
@@ -82,6 +84,14 @@ def _store_sums(
                 store(builder, value, acc, 64 * index, 64)
 
 
+def _scratch(builder: ir.IRBuilder, size: int) -> ir.Value:
+    """Room on the stack, aligned to 64 bytes."""
+    with builder.goto_entry_block():
+        room = builder.alloca(ir.ArrayType(I8, size))
+        room.align = 64
+    return builder.bitcast(room, I8.as_pointer())
+
+
 @emitted
 def cell_sums(
     typing_context: Any,  # noqa: ARG001
@@ -108,8 +118,8 @@ def cell_sums(
         x: uint8, one dimension: the codes.
         start: Byte of `x` of the block's first row and the tile's first k.
         stride: Bytes between two rows.
-        mask: The digit's bits of a code.
-        steps: Steps of four k.
+        mask: The digit's bits of a code; 255 for a tile unit, which cannot take some of them.
+        steps: Steps of four k; a multiple of 16 for a tile unit.
         cells: int8, one dimension: `[panel]...[k / 4][16][4]`.
         place: Byte of `cells` at which the block's first panel and the tile's first k are.
         panel_bytes: Bytes between two panels.
@@ -130,8 +140,18 @@ def cell_sums(
         isa = BY_NAME[kinds[0].isa]
         rows, vectors = crossbar_block(isa, kinds[0].bits)
         first = at(builder, pointer(context, builder, kinds[1], x), start)
-        codes = [at(builder, first, builder.mul(stride, const(r))) for r in range(rows)]
         base = at(builder, pointer(context, builder, kinds[6], cells), place)
+        target = pointer(context, builder, kinds[13], acc)
+        if isa.tile_unit:
+            scratch = _scratch(builder, isa.scratch_bytes)
+            isa.strided_tile(builder, (first, stride), (base, panel_bytes), steps, scratch)
+            with Loop(builder, const(rows)) as row:
+                place_of = builder.mul(row.index, const(64 * vectors))
+                here = at(builder, scratch, place_of)
+                sums = [load(builder, here, 64 * v, _SUMS, 64) for v in range(vectors)]
+                _store_sums(builder, sums, (low, high), shift, add, at(builder, target, place_of))
+            return context.get_dummy_value()
+        codes = [at(builder, first, builder.mul(stride, const(r))) for r in range(rows)]
         panels = [at(builder, base, builder.mul(panel_bytes, const(v))) for v in range(vectors)]
         word = builder.mul(builder.trunc(mask, I32), I32(0x01010101))
         digit = broadcast(builder, word, COLUMNS)
@@ -145,7 +165,6 @@ def cell_sums(
                 for v in range(vectors):
                     totals[r * vectors + v] = isa.dot(builder, totals[r * vectors + v], masked, weights[v])
             step.carry(totals)
-        target = pointer(context, builder, kinds[13], acc)
         _store_sums(builder, step.results, (low, high), shift, add, target)
         return context.get_dummy_value()
 

@@ -71,6 +71,9 @@ class TileUnit(Protocol):
     def release(self, builder: ir.IRBuilder) -> None:
         """Back to the initial state."""
 
+    def zero(self, builder: ir.IRBuilder, acc: ir.Value, tile: int) -> None:
+        """`tile = 0`."""
+
     def load(
         self, builder: ir.IRBuilder, acc: ir.Value, tile: int, address: ir.Value, stride: ir.Value
     ) -> None:
@@ -104,6 +107,10 @@ class TileInstructions:
     def release(self, builder: ir.IRBuilder) -> None:
         """`tilerelease`."""
         call(builder, "llvm.x86.tilerelease", ir.VoidType(), [])
+
+    def zero(self, builder: ir.IRBuilder, acc: ir.Value, tile: int) -> None:  # noqa: ARG002
+        """`tilezero`."""
+        call(builder, "llvm.x86.tilezero", ir.VoidType(), [I8(tile)])
 
     def load(
         self,
@@ -149,6 +156,12 @@ class TileModel:
 
     def release(self, builder: ir.IRBuilder) -> None:
         """Nothing."""
+
+    def zero(self, builder: ir.IRBuilder, acc: ir.Value, tile: int) -> None:
+        """Sixteen rows of zeros."""
+        with Loop(builder, const(TILE_ROWS)) as row:
+            offset = builder.mul(row.index, const(STEP_BYTES))
+            store(builder, splat(_CODES, 0), self._tile(builder, acc, tile), offset)
 
     def load(
         self, builder: ir.IRBuilder, acc: ir.Value, tile: int, address: ir.Value, stride: ir.Value
@@ -201,6 +214,8 @@ class Amx(Vnni):
 
     heights = (2 * TILE_ROWS, TILE_ROWS)
     segment_bytes = STEP_BYTES
+    counts_bits = False
+    tile_unit = True
 
     def __init__(self, name: str, unit: TileUnit, features: tuple[str, ...]) -> None:
         self.name = name
@@ -251,6 +266,35 @@ class Amx(Vnni):
                 target = at(builder, acc, block * TILE_BYTES * vectors + v * STEP_BYTES)
                 unit.store(builder, acc, _SUM[block][v], target, const(STEP_BYTES * vectors))
         return None
+
+    def strided_tile(
+        self,
+        builder: ir.IRBuilder,
+        codes: tuple[ir.Value, ir.Value],
+        weight: tuple[ir.Value, ir.Value],
+        steps: ir.Value,
+        acc: ir.Value,
+    ) -> None:
+        """Two blocks of sixteen rows by two panels, each tile of codes loaded from where it lies."""
+        unit, (first, stride), (panel, panel_bytes) = self._unit, codes, weight
+        for block in range(2):
+            for v in range(2):
+                unit.zero(builder, acc, _SUM[block][v])
+        with Loop(builder, builder.ashr(steps, const(4))) as step:
+            shift = builder.mul(step.index, const(STEP_BYTES))
+            for block in range(2):
+                rows = at(builder, at(builder, first, builder.mul(stride, const(TILE_ROWS * block))), shift)
+                unit.load(builder, acc, _ROWS[block], rows, stride)
+            here = at(builder, panel, builder.mul(step.index, const(TILE_BYTES)))
+            for v in range(2):
+                there = at(builder, here, builder.mul(panel_bytes, const(v)))
+                unit.load(builder, acc, _PANEL[v], there, const(STEP_BYTES))
+                for block in range(2):
+                    unit.multiply(builder, acc, _SUM[block][v], _ROWS[block], _PANEL[v])
+        for block in range(2):
+            for v in range(2):
+                target = at(builder, acc, block * TILE_BYTES * 2 + v * STEP_BYTES)
+                unit.store(builder, acc, _SUM[block][v], target, const(STEP_BYTES * 2))
 
     def begin(self, builder: ir.IRBuilder, acc: ir.Value) -> None:  # noqa: ARG002
         """Configure the tiles."""

@@ -68,6 +68,7 @@ class InstructionSet(Protocol):
         weight_range: The lowest and the highest weight for which the product is exact; the packing splits others.
         masked_stores: Whether the processor stores some lanes of a vector in one instruction.
         counts_bits: Whether it may be faster to count the bits of digits than to multiply them.
+        tile_unit: Whether products are those of a tile unit, which reads codes from memory as they are.
         scratch_bytes: Size of the scratch behind `Operands.acc`; at least all sums of the tall tile.
     """
 
@@ -79,6 +80,7 @@ class InstructionSet(Protocol):
     weight_range: tuple[int, int]
     masked_stores: bool
     counts_bits: bool
+    tile_unit: bool
     scratch_bytes: int
 
     def tile(
@@ -89,6 +91,24 @@ class InstructionSet(Protocol):
         Returns:
             Its sums `[row][panel]`, `<16 x i32>` each, where they are in registers; None where they were stored
             to `operands.acc` in the same order.
+        """
+
+    def strided_tile(
+        self,
+        builder: ir.IRBuilder,
+        codes: tuple[ir.Value, ir.Value],
+        weight: tuple[ir.Value, ir.Value],
+        steps: ir.Value,
+        acc: ir.Value,
+    ) -> None:
+        """Emit the tall tile of two panels, from zero, for rows at one distance (`tile_unit` alone).
+
+        Args:
+            builder: Where to emit.
+            codes: Address of the first row, and the distance of two rows.
+            weight: Address of the first panel, and the distance of two panels.
+            steps: Steps of four k, a multiple of 16.
+            acc: As `Operands.acc`; takes the sums, `[row][panel][16]`.
         """
 
     def dot(self, builder: ir.IRBuilder, total: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:

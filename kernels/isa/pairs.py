@@ -39,6 +39,7 @@ class PairProducts(ABC):
     weight_range = (-64, 64)
     masked_stores = False
     counts_bits = False
+    tile_unit = False
     scratch_bytes = 4 * 64
     lanes: int
 
@@ -109,6 +110,17 @@ class PairProducts(ABC):
         for index, total in enumerate(segment.results[:-1]):
             store(builder, total, operands.acc, 4 * self.lanes * index, 4 * self.lanes)
         return None
+
+    def strided_tile(
+        self,
+        builder: ir.IRBuilder,
+        codes: tuple[ir.Value, ir.Value],
+        weight: tuple[ir.Value, ir.Value],
+        steps: ir.Value,
+        acc: ir.Value,
+    ) -> None:
+        """There is no tile unit."""
+        raise NotImplementedError
 
     def begin(self, builder: ir.IRBuilder, acc: ir.Value) -> None:  # noqa: B027 - nothing is right
         """Nothing."""

@@ -32,7 +32,8 @@ class Vnni:
     segment_bytes = 4
     weight_range = (-128, 127)
     masked_stores = True
-    counts_bits = True
+    counts_bits: bool = True
+    tile_unit: bool = False
     scratch_bytes: int = 12 * 2 * 64
 
     def dot(self, builder: ir.IRBuilder, total: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
@@ -66,6 +67,17 @@ class Vnni:
             length = builder.mul(operands.depth, const(STEP_BYTES))
             segment.carry([*step.results, at(builder, weight, length)])
         return segment.results[:-1]
+
+    def strided_tile(
+        self,
+        builder: ir.IRBuilder,
+        codes: tuple[ir.Value, ir.Value],
+        weight: tuple[ir.Value, ir.Value],
+        steps: ir.Value,
+        acc: ir.Value,
+    ) -> None:
+        """There is no tile unit."""
+        raise NotImplementedError
 
     def begin(self, builder: ir.IRBuilder, acc: ir.Value) -> None:
         """Nothing."""

@@ -184,6 +184,31 @@ def test_a_target_without_the_instructions_refuses_them_and_does_not_abort():
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="LLVM for x86")
 def test_amx_kernels_compile_to_tile_instructions():
+    def emit(builder, amx, arguments):
+        operands = Operands(*arguments)
+        amx.begin(builder, operands.acc)
+        amx.tile(builder, operands, 32, 2)
+        amx.end(builder, operands.acc)
+
+    listing = compiled_for_amx(emit)
+    # Four products for every step, on rows in place and on gathered ones.
+    assert listing.count("tdpbusd") == 8
+    assert listing.count("tilestored") == 4
+    assert listing.count("ldtilecfg") == listing.count("tilerelease") == 1
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="LLVM for x86")
+def test_the_crossbars_amx_kernel_compiles_to_tile_instructions():
+    def emit(builder, amx, arguments):
+        x, _, _, stride, steps, weight, panel_bytes, acc, _, _ = arguments
+        amx.strided_tile(builder, (x, stride), (weight, panel_bytes), steps, acc)
+
+    listing = compiled_for_amx(emit)
+    assert listing.count("tdpbusd") == listing.count("tilestored") == listing.count("tilezero") == 4
+
+
+def compiled_for_amx(emit):
+    """The assembly of what `emit` writes, for a processor with AMX."""
     module = ir.Module()
     module.triple = binding.get_default_triple()
     pointer = I8.as_pointer()
@@ -193,21 +218,14 @@ def test_amx_kernels_compile_to_tile_instructions():
     function = ir.Function(module, kind, "tile")
     builder = ir.IRBuilder(function.append_basic_block())
     amx = BY_NAME["amx"]
-    operands = Operands(*function.args)
-    amx.begin(builder, operands.acc)
-    amx.tile(builder, operands, 32, 2)
-    amx.end(builder, operands.acc)
+    emit(builder, amx, function.args)
     builder.ret_void()
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     machine = binding.Target.from_triple(module.triple).create_target_machine(
         cpu="sapphirerapids", features="+amx-tile,+amx-int8", opt=2
     )
-    listing = machine.emit_assembly(binding.parse_assembly(str(module)))
-    # Four products for every step, on rows in place and on gathered ones.
-    assert listing.count("tdpbusd") == 8
-    assert listing.count("tilestored") == 4
-    assert listing.count("ldtilecfg") == listing.count("tilerelease") == 1
+    return machine.emit_assembly(binding.parse_assembly(str(module)))
 
 
 def test_an_instruction_set_reads_no_table_entry_behind_its_rows():
