@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .counter_random import NORMAL_SCALE
-from .crossbar_read import PART_BITS, clipped, extract_bits, extract_digits, general, mask_digits
+from .crossbar_read import PART_BITS, clipped, extract_bits, extract_digits, general, mask_digits, sum_squares
 from .crossbar_tile import crossbar_block
 from .isa.base import COLUMNS, STEP_BYTES
 from .packing import aligned_empty
@@ -232,6 +232,7 @@ class CrossbarProduct:
             # What a conversion may add to a sum: half a step, and the way to limits that do not hold zero.
             added = plane.step // 2 + max(0, plane.low, -plane.high) * plane.step + self._largest_noise(plane)
             total += (int(columns.max(initial=0)) * 255 + added * digits * len(self._starts)) << plane.shift
+        self._total_kind = np.dtype(np.int32 if total <= _INT32_MAX else np.int64)
         if total >> self.fraction_bits > _INT32_MAX:
             raise ValueError(
                 f"a column's sum can reach {total >> self.fraction_bits} levels, which passes int32; "
@@ -357,22 +358,12 @@ class CrossbarProduct:
         self._tile = Tile(isa, vectors)
         self._block = crossbar_block(isa, 0)[0]
         limits = isa.weight_range
-        cells = [_byte_parts(plane.cells, limits) for plane in planes]
-        variances = [
-            _byte_parts(np.zeros_like(plane.cells) if plane.variance is None else plane.variance, limits)
-            for plane in planes
-        ]
-        noisy = self._noise is not None
-        self._parts = max(len(parts) for parts in (*cells, *(variances if noisy else ())))
-        nothing = np.zeros(self._planes[0].cells.shape, np.int8)
-
-        def filled(groups: list[list[NDArray[np.int8]]]) -> NDArray[np.int8]:
-            return self._layout(
-                [part for parts in groups for part in (*parts, *([nothing] * (self._parts - len(parts))))]
-            )
-
-        self._cells = filled(cells)
-        self._variances = filled(variances) if noisy else None
+        whole = all(not (plane.cells % (1 << self.fraction_bits)).any() for plane in planes)
+        self._cell_shift = self.fraction_bits if whole else 0
+        cells = [_byte_parts(plane.cells >> self._cell_shift, limits) for plane in planes]
+        self._parts = max(len(parts) for parts in cells)
+        self._cells = self._filled(cells, self._parts)
+        self._prepare_variances(limits)
         self._converters = np.array([(plane.step, plane.shift) for plane in planes], np.int64)
         kind = np.float32 if self._largest_sum() <= _FLOAT32_CODES else np.float64
         self._limits = np.array(
@@ -388,6 +379,29 @@ class CrossbarProduct:
         # From the root of a variance in 2^-VARIANCE_BITS to units of 2^-F, and from the table's units.
         scale = 2.0 ** (self.fraction_bits - VARIANCE_BITS / 2) / NORMAL_SCALE
         self._noise_scale = np.float32(scale)
+
+    def _prepare_variances(self, limits: tuple[int, int]) -> None:
+        """Variances as cells, unless there are none or each plane has a single one."""
+        planes = self._planes
+        self._variances: NDArray[np.int8] | None = None
+        self._uniform: NDArray[np.int32] | None = None
+        self._variance_parts = 0
+        if self._noise is None:
+            return
+        given = [np.zeros_like(plane.cells) if plane.variance is None else plane.variance for plane in planes]
+        if all(not variance.size or variance.min() == variance.max() for variance in given):
+            self._uniform = np.array([variance.max(initial=0) for variance in given], np.int32)
+            return
+        variances = [_byte_parts(variance, limits) for variance in given]
+        self._variance_parts = max(len(parts) for parts in variances)
+        self._variances = self._filled(variances, self._variance_parts)
+
+    def _filled(self, groups: list[list[NDArray[np.int8]]], count: int) -> NDArray[np.int8]:
+        """Parts of every plane, `count` of each, as the kernel reads them."""
+        nothing = np.zeros(self._planes[0].cells.shape, np.int8)
+        return self._layout(
+            [part for parts in groups for part in (*parts, *[nothing] * (count - len(parts)))]
+        )
 
     def _run_fast(self, x: NDArray[np.uint8], rows: int, out: NDArray[np.int32]) -> None:
         bits = words = bit_cells = None
@@ -434,9 +448,16 @@ class CrossbarProduct:
         size = self.packed_rows(rows) * self.stride
         digits = aligned_empty(self._digits * size + STEP_BYTES)
         squares: tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None] = (None, None)
-        if self._noise is not None:
+        if self._variances is not None and self._dac_bits > 1:
             squares = aligned_empty(digits.size), aligned_empty(digits.size)
         _EXTRACT(x, size, self._dac_bits, self._digits, digits, *squares)
+        if self._variances is not None and self._dac_bits == 1:
+            squares = digits, digits  # a bit is its own square
+        block_rows = self.packed_rows(rows)
+        row_squares = np.empty(0, np.int32)
+        if self._uniform is not None:
+            row_squares = np.empty(len(self._starts) * self._digits * block_rows, np.int32)
+            sum_squares(digits, size, self.stride, block_rows, self._steps, self._digits, row_squares)
         sums = self._block * self._tile.vectors * COLUMNS
         _GENERAL(
             self._tile,
@@ -451,11 +472,16 @@ class CrossbarProduct:
             self._panels,
             len(self._planes),
             self._parts,
+            self._cell_shift,
             self._dac_bits,
             self._digits,
             self._converters,
             self._limits,
             self._variances,
+            self._variance_parts,
+            self._uniform,
+            row_squares,
+            block_rows,
             *squares,
             self._keys,
             first_sample,
@@ -466,7 +492,7 @@ class CrossbarProduct:
             aligned_empty(sums, np.int32),
             aligned_empty(sums, np.int32),
             np.empty(sums, self._limits.dtype),
-            np.empty(sums, np.int64),
+            np.empty(sums, self._total_kind),
             out,
             self.columns,
         )

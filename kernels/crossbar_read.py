@@ -12,7 +12,7 @@ from .crossbar_tile import bits_of_eight, cell_sums, popcount_sums
 from .isa.base import COLUMNS, STEP_BYTES
 from .tile import begin_tiles, end_tiles
 
-__all__ = ["PART_BITS", "clipped", "extract_bits", "extract_digits", "general", "mask_digits"]
+__all__ = ["PART_BITS", "clipped", "extract_bits", "extract_digits", "general", "mask_digits", "sum_squares"]
 
 _INT32_MAX = 2**31 - 1
 # A cell wider than a byte is a sum of bytes of this weight.
@@ -199,6 +199,31 @@ def _disturb(acc: Any, variance: Any, z: Any, first: int, scale: Any) -> None:
 
 
 @kernel
+def _disturb_rows(
+    acc: Any, squares: Any, first_square: int, variance: int, rows: int, z: Any, first: int, scale: Any
+) -> None:
+    """As `_disturb`, where all cells have one variance: that of a row is it, times the row's sum of squares."""
+    width = acc.shape[0] // rows
+    for r in range(rows):
+        spread = np.sqrt(np.float32(squares[first_square + r] * variance)) * scale
+        for i in range(r * width, (r + 1) * width):
+            acc[i] += np.int32(np.rint(spread * np.float32(z[first + i])))
+
+
+@kernel
+def sum_squares(x: Any, plane_bytes: int, stride: int, rows: int, steps: Any, digits: int, out: Any) -> None:
+    """Sums of squared digits of every row in every tile, `out[tile][digit][row]`, int32; `x` is `[digit][row][k]`."""
+    for t in range(steps.shape[0] - 1):
+        for d in range(digits):
+            for r in range(rows):
+                first = d * plane_bytes + r * stride + 4 * steps[t]
+                total = np.int32(0)
+                for i in range(first, first + 4 * (steps[t + 1] - steps[t])):
+                    total += np.int32(x[i]) * np.int32(x[i])
+                out[(t * digits + d) * rows + r] = total
+
+
+@kernel
 def _convert(acc: Any, limits: Any, step: int, shift: int, quotients: Any, total: Any) -> None:
     """Add to `total` what a converter makes of a block of sums: `clip(rint(p / step), low, high) * step << shift`.
 
@@ -278,11 +303,16 @@ def general(  # noqa: C901 - the loops of one product, and what noise adds to th
     panels: int,
     planes: int,
     parts: int,
+    cell_shift: int,
     dac_bits: int,
     digits: int,
     converters: Any,
     limits: Any,
     variances: Any,
+    variance_parts: int,
+    uniform: Any,
+    row_squares: Any,
+    square_rows: int,
     low_squares: Any,
     high_squares: Any,
     keys: Any,
@@ -302,14 +332,17 @@ def general(  # noqa: C901 - the loops of one product, and what noise adds to th
 ) -> None:
     """See the module. `cells` and `variances` are `[panel][plane][part][step][16][4]`, `x` is `[digit][row][k]`.
 
-    `converters` is `[plane][2]`, step and shift; `limits` `[plane][4]` (see `_convert`); the rest is scratch, and
-    `fours`, `digit_of` and `row_of` are for `_draw`.
+    Cells are in units of 2^cell_shift. Where all cells of a plane have one variance, `uniform` holds it for every
+    plane, `row_squares` what `sum_squares` gives for `square_rows` rows, and `variances` is None. `converters` is
+    `[plane][2]`, step and shift; `limits` `[plane][4]` (see `_convert`); the rest is scratch, and `fours`, `digit_of`
+    and `row_of` are for `_draw`.
     """
     begin_tiles(tile, acc)
     tiles = steps.shape[0] - 1
     depth = steps[tiles]
     part_bytes = depth * STEP_BYTES
     panel_bytes = planes * parts * part_bytes
+    spread_bytes = planes * variance_parts * part_bytes
     for panel in range(0, panels, width):
         for row in range(0, rows, block_rows):
             count = min(block_rows, rows - row)
@@ -319,25 +352,34 @@ def general(  # noqa: C901 - the loops of one product, and what noise adds to th
                 size = steps[t + 1] - steps[t]
                 for plane in range(planes):
                     base = panel * panel_bytes + plane * parts * part_bytes + steps[t] * STEP_BYTES
-                    if variances is not None:
+                    spread_base = (
+                        panel * spread_bytes + plane * variance_parts * part_bytes + steps[t] * STEP_BYTES
+                    )
+                    if variances is not None or uniform is not None:
                         first_four = panel * COLUMNS // 4
                         _draw(keys[t, plane], first_sample + row, first_four, fours, digit_of, row_of, z)
                     for d in range(digits):
                         start = d * plane_bytes + row * stride + 4 * steps[t]
                         _read_parts(
-                            tile, x, start, stride, size, cells, base, part_bytes, panel_bytes, parts, 0, 0, acc
+                            tile, x, start, stride, size, cells, base, part_bytes, panel_bytes, parts,
+                            cell_shift, 0, acc,
                         )  # fmt: skip
                         if variances is not None:
                             _read_parts(
-                                tile, low_squares, start, stride, size, variances, base, part_bytes,
-                                panel_bytes, parts, 0, 0, spread,
+                                tile, low_squares, start, stride, size, variances, spread_base, part_bytes,
+                                spread_bytes, variance_parts, 0, 0, spread,
                             )  # fmt: skip
                             if dac_bits > 4:
                                 _read_parts(
-                                    tile, high_squares, start, stride, size, variances, base, part_bytes,
-                                    panel_bytes, parts, 8, 1, spread,
+                                    tile, high_squares, start, stride, size, variances, spread_base, part_bytes,
+                                    spread_bytes, variance_parts, 8, 1, spread,
                                 )  # fmt: skip
                             _disturb(acc, spread, z, d * acc.shape[0], noise_scale)
+                        if uniform is not None:
+                            _disturb_rows(
+                                acc, row_squares, (t * digits + d) * square_rows + row, uniform[plane], block_rows,
+                                z, d * acc.shape[0], noise_scale,
+                            )  # fmt: skip
                         shift = converters[plane, 1] + d * dac_bits
                         _convert(acc, limits[plane], converters[plane, 0], shift, quotients, total)
             left = min(width * COLUMNS, columns - panel * COLUMNS)

@@ -155,7 +155,7 @@ def cell_sums(
         panels = [at(builder, base, builder.mul(panel_bytes, const(v))) for v in range(vectors)]
         word = builder.mul(builder.trunc(mask, I32), I32(0x01010101))
         digit = broadcast(builder, word, COLUMNS)
-        with Loop(builder, steps, [splat(_SUMS, 0)] * (rows * vectors)) as step:
+        with Loop(builder, steps, [splat(_SUMS, 0)] * (rows * vectors), unrolled=False) as step:
             totals = list(step.values)
             offset = builder.mul(step.index, const(STEP_BYTES))
             weights = [load(builder, panel, offset, _SUMS, STEP_BYTES) for panel in panels]
@@ -223,7 +223,7 @@ def popcount_sums(
         planes = kinds[0].bits
         signs = [*(1 << j for j in range(planes - 1)), -(1 << (planes - 1))]
         coefficients = [splat(_SUMS, _four(sign)) for sign in signs]
-        with Loop(builder, words, [splat(_SUMS, 0)] * (rows * vectors)) as word:
+        with Loop(builder, words, [splat(_SUMS, 0)] * (rows * vectors), unrolled=False) as word:
             totals = list(word.values)
             offset = builder.mul(word.index, const(4))
             place = builder.mul(word.index, const(planes * STEP_BYTES))

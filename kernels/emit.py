@@ -107,12 +107,22 @@ def call(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: Sequence[
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
+def _as_written(module: ir.Module) -> ir.MDValue:
+    """Metadata of a loop that is not to be unrolled: a node that is its own first operand."""
+    flag = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    node = ir.MDValue(module, [flag], name=str(len(module.metadata)))
+    node.operands = (node, flag)
+    return node
+
+
 class Loop:
     """`for index in range(count)`, with values that are carried from turn to turn in registers.
 
         with Loop(builder, count, [zero]) as loop:
             loop.carry([builder.add(loop.values[0], something)])
         total = loop.results[0]
+
+    `unrolled=False` keeps LLVM from unrolling it, which may cost registers that the carried values need.
 
     Attributes:
         index: int64, the turn.
@@ -124,7 +134,15 @@ class Loop:
     values: list[ir.Value]
     results: list[ir.Value]
 
-    def __init__(self, builder: ir.IRBuilder, count: ir.Value, values: Sequence[ir.Value] = ()) -> None:
+    def __init__(
+        self,
+        builder: ir.IRBuilder,
+        count: ir.Value,
+        values: Sequence[ir.Value] = (),
+        *,
+        unrolled: bool = True,
+    ) -> None:
+        self._unrolled = unrolled
         self._builder = builder
         self._count = count
         self._initial = list(values)
@@ -161,7 +179,9 @@ class Loop:
         self.index.add_incoming(turn, last)
         for carried, value in zip(self.values, self._next, strict=True):
             carried.add_incoming(value, last)
-        builder.cbranch(builder.icmp_signed("<", turn, self._count), self._body, self._end)
+        branch = builder.cbranch(builder.icmp_signed("<", turn, self._count), self._body, self._end)
+        if not self._unrolled:
+            branch.set_metadata("llvm.loop", _as_written(builder.module))
         builder.position_at_end(self._end)
         self.results = []
         for initial, value in zip(self._initial, self._next, strict=True):

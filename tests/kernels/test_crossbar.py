@@ -87,8 +87,10 @@ WIDE = ["wide", "extremes", "sparse"]
 LIMITS = ["never", "wide", "often", "often", "unsigned", "above", "below"]
 
 
-def cells_of(rng, shape, kind, largest):
-    """Cells of one kind, none of them larger than `largest` (but -128 among bytes)."""
+def cells_of(rng, shape, kind, largest, unit):
+    """Cells of one kind, none of them larger than `largest` (but -128 among bytes); `whole` ones are whole levels."""
+    if kind == "whole":
+        return rng.integers(-(largest // unit), largest // unit + 1, shape) * unit
     most = min(CELLS.get(kind, largest), largest)
     if kind == "unsigned":
         return rng.integers(0, most + 1, shape)
@@ -136,10 +138,13 @@ def arrays(draw):
     each = eighth // (tiles * sum(2**bit for bit in range(0, 8, dac_bits)))
     largest = max(1, min(LARGEST_SUM // (length * digit), eighth // (depth * 255)))
     spread = 2**30 if each > 2**30 else (each / 8 * 2.0 ** (6 - fraction_bits) / digit) ** 2 / length
-    kinds = draw(st.sampled_from([[kind] for kind in CELLS] + [[*CELLS, *([] if plain else WIDE)]]))
+    alike = [[kind] for kind in CELLS]
+    kinds = draw(
+        st.sampled_from([*alike, [*CELLS]] if plain else [*alike, ["whole"], WIDE, WIDE, [*CELLS, *WIDE]])
+    )
     planes = []
     for shift in shifts:
-        cells = cells_of(rng, (depth, columns), draw(st.sampled_from(kinds)), largest)
+        cells = cells_of(rng, (depth, columns), draw(st.sampled_from(kinds)), largest, 2**fraction_bits)
         reach = length * digit * int(np.abs(cells).max())
         steps = max(2, min(reach, 2 * each))
         step = draw(st.sampled_from([1, 1, 1, 0] if plain else [0, 1, "two", "any"]))
@@ -155,15 +160,25 @@ def arrays(draw):
             most = min(
                 int(spread), LARGEST_SUM // (length * digit**2), draw(st.sampled_from([1, 127, 2**12, 2**20]))
             )
-            variance = rng.integers(0, most + 1, (depth, columns))
+            variance = draw(
+                st.sampled_from(
+                    [
+                        rng.integers(0, most + 1, (depth, columns)),
+                        np.full((depth, columns), rng.integers(0, most + 1)),
+                        None,
+                    ]
+                )
+            )
         planes.append(Plane(cells, shift, low, high, step, variance))
     keys = tuple(tuple(stream_key(5, t, index) for index in range(len(planes))) for t in range(tiles))
     return Array(planes, tile_rows, dac_bits, fraction_bits, keys)
 
 
 def paths_of(product, array, x):
-    """Which ways the product takes, and whether sums are clipped."""
+    """Which ways the product takes, what it has to deal with on them, and whether sums are clipped."""
     fast = product._fast
+    variances = [plane.variance for plane in array.planes if plane.variance is not None]
+    alike = all((variance == variance[0, 0]).all() for variance in variances)
     found = {
         "whole levels": fast,
         "exact everywhere": fast and product.exact_share == 1,
@@ -171,8 +186,11 @@ def paths_of(product, array, x):
         "digit by digit": fast and product.exact_share < 1,
         "bits": fast and product._counts_bits,
         "fractions": not fast,
-        "noise": not fast and product._noise is not None,
-        "parts of cells": not fast and product._parts > 1,
+        "one variance": not fast and len(variances) == len(array.planes) and alike,
+        "variances": not fast and not alike,
+        "noise on some planes": not fast and 0 < len(variances) < len(array.planes),
+        "cells wider than a byte": not fast
+        and any(np.abs(plane.cells).max() > 128 for plane in array.planes),
     }
     if found["bits"]:
         found[f"{product._bit_planes} bit planes"] = True
@@ -209,7 +227,8 @@ def test_any_array_equals_the_formulas_on_every_path(name):
 
     check()
     wanted = {"whole levels", "exact everywhere", "exact here and there", "digit by digit", "fractions"}
-    wanted |= {"noise", "parts of cells", "clips often", "clips never"}
+    wanted |= {"one variance", "variances", "noise on some planes", "cells wider than a byte"}
+    wanted |= {"clips often", "clips never"}
     if BY_NAME[name].counts_bits:
         wanted |= {"bits", "2 bit planes", "3 bit planes", "4 bit planes"}
     assert wanted <= seen.keys()

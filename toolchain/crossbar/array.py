@@ -305,7 +305,8 @@ def _whole_levels(planes: list[ReadPlane], fraction_bits: int, largest: int) -> 
     whole = []
     for plane in planes:
         step = plane.step
-        holds = plane.high * step >= largest and (plane.low * step <= -largest or (plane.cells >= 0).all())
+        lowest = -largest if (plane.cells < 0).any() else 0
+        holds = plane.low * step <= lowest and plane.high * step >= largest
         if step and unit % step == 0 and holds:
             step = 0
         if step % unit:
