@@ -103,10 +103,12 @@ class Adc(Part):
         bits: Resolution, 1 to 16 bits; None: ideal, nothing is clipped or rounded and the fields below have no
             effect. Signed sums (mapping `differential`) take at least 2 bits.
         range: `full`: every sum that the weights allow is within the codes. `fixed`: from `low` to `high`.
-            `calibrated`: the limits that hold `percentile` percent of the sums seen on calibration images.
+            `calibrated`: from percentile `100 - percentile` to percentile `percentile` of the sums that are seen on
+            calibration images.
         low: Lower limit of the range, in levels; `fixed` needs it, the others have none.
         high: Upper limit of the range, in levels; `fixed` needs it, the others have none.
-        percentile: Share of the sums, 50 to 100 percent, that `calibrated` keeps in range; 99.9 if left out.
+        percentile: Of the sums, 50 to 100: as many percent are at most `calibrated`'s upper limit, and as many at
+            least its lower; 99.9 if left out.
             The others have none.
         step: Levels for each code, a multiple of `2**-cell.fraction_bits`; None: it follows from range and bits.
             `calibrated` has none.
