@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llvmlite import ir
     from numpy.typing import NDArray
 
-__all__ = ["AddMaps", "MapRequantise", "RequantiseSums", "SumMaps", "unpack_sums"]
+__all__ = ["AddMaps", "MapRequantise", "RequantiseSums", "SumMaps"]
 
 # Lanes of the longest vector.
 _WIDEST = 32
@@ -358,21 +358,3 @@ class RequantiseSums:
         check_array(out, CODES, images, self._sizes[1])
         turns, count = self._walk.turns(images)
         _sums((sums,), (out,), self._tables, self._places, self._period, self._walk.rows, turns, count)
-
-
-def unpack_sums(
-    x: NDArray[np.int32], out: NDArray[np.int32], images: int, channels: int, positions: int
-) -> None:
-    """Write int32 `[image][position][channel]` to `out`, contiguous `(N, C, positions)` of any shape.
-
-    Raises:
-        TypeError, ValueError: See `check_array`.
-    """
-    size = channels * positions
-    flat = out.reshape(-1)
-    check_array(x, SUMS, images, size)
-    check_array(flat, SUMS, images, size)
-    if not out.flags.c_contiguous:
-        raise ValueError(f"the array that is written is contiguous, not of strides {out.strides}")
-    target = flat[: images * size].reshape(images, channels, positions)
-    target[...] = x[: images * size].reshape(images, positions, channels).transpose(0, 2, 1)

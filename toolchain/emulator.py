@@ -278,6 +278,10 @@ class Emulator:
     def _calibrate(self, chip: Crossbar, calibration: NDArray[Any] | None) -> None:
         """Refuse programs that cannot run on a crossbar; set the limits of a calibrated chip's converters."""
         outside = [layer for layer in self.program.layers[self._prefix :] if isinstance(layer, Conv | Dense)]
+        if outside and self.program.batch is not None:
+            raise HardwareError(
+                f"the program takes batches of {self.program.batch} alone; a crossbar needs one whose batch is free"
+            )
         if outside:
             raise HardwareError(
                 f"layer {outside[0].name!r} follows one that mixes samples, and cannot run on a crossbar"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from map_buffers import KINDS, Buffer, Flat, layouts, sizes
 
 from ohmfold.kernels.layout import MapLayout
-from ohmfold.kernels.map_sums import AddMaps, MapRequantise, RequantiseSums, SumMaps, unpack_sums
+from ohmfold.kernels.map_sums import AddMaps, MapRequantise, RequantiseSums, SumMaps
 
 seeds = st.integers(0, 2**32 - 1)
 INT32 = np.iinfo(np.int32)
@@ -128,18 +128,6 @@ def test_halves_go_to_the_even_code():
     assert out.tolist() == [99, 99, 101, 101, 101, 103, 103, 255, 255, 255]
 
 
-@pytest.mark.parametrize("images", [0, 1, 3])
-def test_sums_are_unpacked(images):
-    rng = np.random.default_rng(images)
-    sums = rng.integers(-(2**31), 2**31, (images, 35, 7)).astype(np.int32)
-    out = Flat(rng, sums.size, np.int32)
-    unpack_sums(sums.reshape(-1), out.array, images, 7, 35)
-    assert out.holds(sums.transpose(0, 2, 1))
-    shaped = np.zeros((images, 7, 5, 7), np.int32)
-    unpack_sums(sums.reshape(-1), shaped, images, 7, 35)
-    assert np.array_equal(shaped.reshape(images, 7, 35), sums.transpose(0, 2, 1))
-
-
 def test_settings_that_do_not_fit_are_refused():
     a, b = MapLayout(3, 4, 5), MapLayout(3)
     bias, multiplier = np.zeros(3, np.int32), np.ones(3, np.float32)
@@ -193,5 +181,3 @@ def test_arrays_that_a_kernel_could_not_go_through_are_refused():
         add(x, x, x, x, 2)
     with pytest.raises(TypeError, match="uint8"):
         RequantiseSums(2, 12, result.bias, result.multiplier, 0, layout)(sums, sums, 2)
-    with pytest.raises(ValueError, match="contiguous"):
-        unpack_sums(sums, np.zeros((4, 12, 2), np.int32).transpose(0, 2, 1), 2, 2, 12)

@@ -16,7 +16,7 @@ from ...errors import HardwareError
 from ...kernels.counter_random import stream_key
 from ...kernels.crossbar import VARIANCE_BITS, CrossbarProduct, ReadNoise, ReadPlane
 from .mapping import map_weights, slice_levels
-from .programming import CellModel, cell_key, program_cells, to_fixed
+from .programming import CellModel, cell_key, fixed_point_error, program_cells, to_fixed
 from .wires import effective_tiles
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class _Programmer:
             for (rows, columns, across), tile in zip(places, tiles, strict=True):
                 conductances = tile[:, :, index]
                 fixed = to_fixed(np.ascontiguousarray(conductances), fraction_bits)
-                error = float(np.abs(fixed * 2.0**-fraction_bits - conductances).max(initial=0))
+                error = fixed_point_error(conductances, fixed, fraction_bits).maximum
                 self.fixed_point_error = max(self.fixed_point_error, error)
                 value = fixed[:, :, 0] - fixed[:, :, 1] if signed else fixed[:, :, 0]
                 spread = read.noise**2 + (read.noise_relative * conductances) ** 2
