@@ -27,8 +27,18 @@ from ohmfold.errors import OhmfoldError
 from ohmfold.kernels import isa as instruction_sets
 from ohmfold.toolchain.cli.output import percent, print_json, progress_bar, say, table
 
-from .crossbar_cases import FRACTION_BITS, SIZE, cases, clipping_weights, codes, make_product, simulation
+from .crossbar_cases import (
+    FRACTION_BITS,
+    SIZE,
+    call_of,
+    cases,
+    clipping_weights,
+    codes,
+    make_product,
+    simulation,
+)
 from .crossbar_chip import IMAGES, measure_net, program_tiles
+from .crossbar_limit import measure_limits
 from .crossbar_numpy import noisy_sums, one_blas_thread
 from .machine import alternate, describe_machine
 
@@ -41,6 +51,7 @@ if TYPE_CHECKING:
 
     from .crossbar_cases import Case, Size
     from .crossbar_chip import NetRow, Programming
+    from .crossbar_limit import ExactLimit
     from .crossbar_numpy import Blas, NumpyCrossbar
     from .machine import Machine
 
@@ -92,28 +103,6 @@ class Memory:
     limit: float
 
 
-def path_of(product: CrossbarProduct) -> str:
-    """Which of the kernels' ways a product takes."""
-    # Nothing but a figure's label depends on what these say.
-    if not product._fast:  # noqa: SLF001
-        return "general"
-    if product.exact_share == 1:
-        return "exact product"
-    return "bits counted" if product._counts_bits else "digits multiplied"  # noqa: SLF001
-
-
-def call_of(product: CrossbarProduct, x: NDArray[np.uint8]) -> Callable[[], NDArray[np.int32]]:
-    """A call of a product on codes that are packed once; the sums `(M, N)` are always the same memory."""
-    packed = product.pack(x)
-    out = np.empty((len(x), product.columns), np.int32)
-
-    def call() -> NDArray[np.int32]:
-        product(packed, len(x), 0, out.reshape(-1))
-        return out
-
-    return call
-
-
 def expected_sums(case: Case, size: Size, simulated: NumpyCrossbar | None) -> NDArray[np.int64]:
     """What all must agree on."""
     if simulated is not None:
@@ -160,7 +149,7 @@ def _row(case: Case, isa: str, product: CrossbarProduct, ms: dict[str, float]) -
     return Row(
         case=case.name,
         isa=isa,
-        path=path_of(product),
+        path=product.path,
         exact_share=product.exact_share,
         ours_ms=ms[isa],
         numpy_ms=ms.get("numpy"),
@@ -252,6 +241,35 @@ def show_rest(clipped: float, memory: Memory, programming: Programming) -> None:
     )
 
 
+def show_limits(limits: Sequence[ExactLimit]) -> None:
+    """Print how far the case that cannot clip is from the processor's peak."""
+    table(
+        "Nothing can clip: the exact integer product, and the processor's peak",
+        [
+            "isa",
+            "crossbar ms",
+            "exact product ms",
+            "multiplies by",
+            "peak GMAC/s",
+            "at peak ms",
+            "NumPy / that",
+        ],
+        [
+            (
+                limit.isa,
+                _ms(limit.crossbar_ms),
+                _ms(limit.exact_ms),
+                limit.instruction or "several",
+                "-" if limit.peak_gmacs is None else f"{limit.peak_gmacs:,.0f}",
+                _ms(limit.least_ms),
+                "-" if limit.most_ratio is None else f"x {limit.most_ratio:.1f}",
+            )
+            for limit in limits
+        ],
+    )
+    say("No kernel of this instruction passes the last ratio on this processor.", "")
+
+
 def show_net(name: str, rows: Sequence[NetRow]) -> None:
     """Print the network's rows."""
     table(
@@ -325,10 +343,13 @@ def run(arguments: argparse.Namespace, blas: Blas, size: Size) -> None:
             limit=PROGRAMMING_SECONDS,
         )
         measured, rows = cases(size, wired), []
-        steps = len(measured) + 2
+        steps = len(measured) + 3
         for number, case in enumerate(measured, 1):
             progress(case.name, number / steps)
             rows += measure(case, size, isas, arguments.repeats)
+        progress("the exact product", (steps - 2) / steps)
+        (exact,) = (case for case in measured if case.certificate and case.noiseless is None)
+        limits = measure_limits(exact, size, isas, arguments.repeats)
         (noisy,) = (case for case in measured if case.noise is not None)
         memory = measure_memory(noisy, size, isas[0])
         simulated = simulation(measured[0], size)
@@ -338,10 +359,12 @@ def run(arguments: argparse.Namespace, blas: Blas, size: Size) -> None:
     if arguments.json:
         about = {"machine": asdict(machine), "blas": asdict(blas), "repeats": arguments.repeats}
         figures = {"size": asdict(size), "clipped_share": clipped, "rows": [asdict(row) for row in rows]}
+        figures["exact"] = [asdict(limit) for limit in limits]
         chip = {"memory": asdict(memory), "programming": asdict(programming)}
         print_json({**about, **figures, **chip, "images": name, "net": [asdict(row) for row in net]})
         return
     show_rows(rows, size)
+    show_limits(limits)
     show_rest(clipped, memory, programming)
     show_net(name, net)
 

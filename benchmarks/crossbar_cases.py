@@ -15,6 +15,8 @@ from ohmfold.kernels.crossbar import VARIANCE_BITS, CrossbarProduct, ReadNoise, 
 from .crossbar_numpy import NumpyCrossbar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "SIZE",
     "Case",
     "Size",
+    "call_of",
     "cases",
     "clipping_weights",
     "codes",
@@ -163,6 +166,18 @@ def make_product(case: Case, size: Size, isa: str) -> CrossbarProduct:
         noise=case.noise,
         certificate=case.certificate,
     )
+
+
+def call_of(product: CrossbarProduct, x: NDArray[np.uint8]) -> Callable[[], NDArray[np.int32]]:
+    """A call of a product on codes that are packed once; the sums `(M, N)` are always the same memory."""
+    packed = product.pack(x)
+    out = np.empty((len(x), product.columns), np.int32)
+
+    def call() -> NDArray[np.int32]:
+        product(packed, len(x), 0, out.reshape(-1))
+        return out
+
+    return call
 
 
 def simulation(case: Case, size: Size) -> NumpyCrossbar | None:

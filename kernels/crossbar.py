@@ -10,21 +10,36 @@ whole levels. Everything is an integer, and the read noise is drawn from a count
 Two kernels of `crossbar_read` compute it. `clipped` is for whole levels (F = 0), steps of one and no noise:
 rounding does nothing, digits need not be shifted down (limits are scaled instead), and all fits int32. Where no
 column of a tile can reach its limits, which is known from the cells, all digits of that tile are read as one: the
-exact product. `general` is for everything else.
+exact product. Where that holds of every tile, planes add up to weights, and the matrix product that exact layers use
+computes it. `general` is for everything else; ideal converters, which are linear, read all digits as one there too.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .conv_maps import ConvMaps
 from .counter_random import NORMAL_SCALE
-from .crossbar_read import PART_BITS, clipped, extract_bits, extract_digits, general, mask_digits, sum_squares
-from .crossbar_tile import crossbar_block
+from .crossbar_conversions import Clipped, clipped_conversions, column_sums
+from .crossbar_planes import (
+    INPUT_BITS,
+    INT32_MAX,
+    VARIANCE_BITS,
+    Reading,
+    ReadNoise,
+    ReadPlane,
+    certificates,
+    check_range,
+    digits_fit_int32,
+    largest_total,
+    narrow,
+)
+from .crossbar_read import clipped, extract_bits, extract_digits, general, mask_digits, sum_squares
+from .crossbar_tile import PART_BITS, crossbar_block
 from .isa.base import COLUMNS, STEP_BYTES
+from .layout import MapLayout
 from .packing import aligned_empty
 from .tile import Tile
 
@@ -33,46 +48,19 @@ if TYPE_CHECKING:
 
     from .isa.base import InstructionSet
 
-__all__ = ["VARIANCE_BITS", "CrossbarProduct", "ReadNoise", "ReadPlane"]
+__all__ = ["PATHS", "VARIANCE_BITS", "Clipped", "CrossbarProduct", "ReadNoise", "ReadPlane"]
 
-# Variances of cells are integers in units of 2^-12 of a squared level.
-VARIANCE_BITS = 12
+# All digits of everything at once; digit by digit on bits or on bytes (and what cannot clip at once); all else.
+PATHS = ("exact product", "bits counted", "digits multiplied", "general")
 
-_INPUT_BITS = 8
-_INT32_MAX = 2**31 - 1
+# What weights that exact layers multiply lie within.
+_LARGEST_WEIGHT = 255
 # Largest cells that are kept as bit planes.
 _BIT_PLANES = 4
+# Bytes of digits that are read at a time: they stay in a level-2 cache.
+_CACHED_DIGITS = 2**19
 # Sums up to which a float32 quotient gives the right code.
 _FLOAT32_CODES = 2**23
-
-
-@dataclass(frozen=True, eq=False)
-class ReadPlane:
-    """Cells that are read together, by one conversion for each column, tile and digit.
-
-    Attributes:
-        cells: int32 `(K, N)`: effective conductances in units of 2^-F of a level; of a differential pair, the
-            difference.
-        shift: The codes count 2^shift times.
-        low, high: The converter's lowest and highest code.
-        step: Units of a code; 0 for an ideal converter, which neither rounds nor clips.
-        variance: int32 `(K, N)`: of a cell's conductance at each read, in units of 2^-VARIANCE_BITS of a squared
-            level; None without noise.
-    """
-
-    cells: NDArray[np.int32]
-    shift: int
-    low: int = 0
-    high: int = 0
-    step: int = 0
-    variance: NDArray[np.int32] | None = None
-
-
-@dataclass(frozen=True)
-class ReadNoise:
-    """Keys of the read noise: two uint32 words for each tile and plane, `keys[tile][plane]`."""
-
-    keys: tuple[tuple[tuple[int, int], ...], ...] = field(repr=False)
 
 
 def _byte_parts(values: NDArray[np.int32], limits: tuple[int, int]) -> list[NDArray[np.int8]]:
@@ -86,6 +74,14 @@ def _byte_parts(values: NDArray[np.int32], limits: tuple[int, int]) -> list[NDAr
         parts.append(part.astype(np.int8))
         rest = (rest - part) >> PART_BITS
     return parts
+
+
+def _converter(plane: ReadPlane) -> tuple[int, int, int, int]:
+    """Low, high, step and shift as the kernel takes them: int32, which holds the codes of all sums."""
+    lowest, highest = -INT32_MAX - 1, INT32_MAX
+    if plane.step == 0:
+        return lowest, highest, 1, plane.shift
+    return max(plane.low, lowest), min(plane.high, highest), plane.step, plane.shift
 
 
 class CrossbarProduct:
@@ -106,6 +102,7 @@ class CrossbarProduct:
         fraction_bits: F.
         stride: Bytes of a row of packed codes; see `positions`.
         exact_share: Share of (tile, plane, panel) that are read at once.
+        path: How it is computed: one of `PATHS`.
 
     Raises:
         ValueError: The planes differ in shape, or a sum could pass int32.
@@ -127,14 +124,10 @@ class CrossbarProduct:
         if any(plane.cells.shape != (depth, self.columns) for plane in planes):
             raise ValueError("all planes of an array have one shape")
         self._planes = planes
-        self._dac_bits = dac_bits
-        self._digits = -(-_INPUT_BITS // dac_bits)
+        self._reading = reading = Reading.of(depth, tile_rows, dac_bits, fraction_bits)
         self.fraction_bits = fraction_bits
-        self._starts = list(range(0, depth, tile_rows))
-        lengths = [min(tile_rows, depth - start) for start in self._starts]
-        self._lengths = lengths
         multiple = isa.segment_bytes
-        steps = [-(-length // multiple) * (multiple // 4) for length in lengths]
+        steps = [-(-length // multiple) * (multiple // 4) for length in reading.lengths]
         self._steps = np.cumsum([0, *steps]).astype(np.int64)
         self.stride = 4 * int(self._steps[-1])
         self._panels = -(-self.columns // COLUMNS)
@@ -142,11 +135,12 @@ class CrossbarProduct:
         self._panels = -(-self._panels // vectors) * vectors
         plain = all(plane.step in (0, 1) for plane in planes) and fraction_bits == 0
         self._noise = noise if any(plane.variance is not None for plane in planes) else None
-        self._check_range(lengths)
-        self._check_total()
-        self._fast = plain and self._noise is None and self._fits_int32() and self._narrow(isa)
+        check_range(planes, reading)
+        self._total_kind = self._kind_of_total()
         self._isa = isa
-        if self._fast:
+        self._weights: ConvMaps | None = None
+        quiet = plain and self._noise is None
+        if quiet and digits_fit_int32(planes, reading) and narrow(planes, isa):
             self._prepare_fast(isa, vectors, certificate=certificate, bits=bits)
         else:
             self._prepare_general(isa, vectors)
@@ -157,7 +151,7 @@ class CrossbarProduct:
         return np.concatenate(
             [
                 4 * int(first) + np.arange(length)
-                for first, length in zip(self._steps, self._lengths, strict=False)
+                for first, length in zip(self._steps, self._reading.lengths, strict=False)
             ]
         )
 
@@ -183,94 +177,51 @@ class CrossbarProduct:
         """
         if not rows:
             return
-        if self._fast:
+        if self._weights is not None:
+            self._weights(x, out, rows, aligned_empty(self._isa.scratch_bytes // 4, np.int32))
+        elif self.path != "general":
             self._run_fast(x, rows, out)
         else:
-            self._run_general(x, rows, first_sample, out)
+            # So few rows at a time that their digits stay in the cache while all panels read them.
+            chunk = max(1, _CACHED_DIGITS // (self._reads * self.stride * self._block)) * self._block
+            for first in range(0, rows, chunk):
+                some = slice(first * self.columns, min(first + chunk, rows) * self.columns)
+                self._run_general(
+                    x[first * self.stride :], min(chunk, rows - first), first_sample + first, out[some]
+                )
 
     def column_sums(self, x: NDArray[np.uint8], rows: int) -> NDArray[np.int64]:
         """What the converters are given, without noise: int64 `(tiles, planes, digits, rows, N)`, for calibration."""
-        codes = x[: rows * self.stride].reshape(rows, self.stride)[:, self.positions]
-        digits = np.arange(self._digits)[:, np.newaxis, np.newaxis] * self._dac_bits
-        shown = ((codes >> digits) & ((1 << self._dac_bits) - 1)).astype(np.float64)
-        found = [
-            # float64 holds every sum exactly: none passes int32.
-            [
-                shown[:, :, start : start + length] @ plane.cells[start : start + length]
-                for plane in self._planes
-            ]
-            for start, length in zip(self._starts, self._lengths, strict=True)
-        ]
-        return np.array(found).astype(np.int64)
+        found = [p for _, _, p in column_sums(self._planes, self._reading, self._codes(x, rows))]
+        return np.array(found).reshape(len(self._reading.starts), len(self._planes), *found[0].shape)
 
-    def _check_range(self, lengths: list[int]) -> None:
-        """Refuse what could pass int32 on its way."""
-        digit = (1 << self._dac_bits) - 1
-        for plane in self._planes:
-            largest = int(np.abs(plane.cells.astype(np.int64)).max(initial=0))
-            noise = 0 if plane.variance is None else int(plane.variance.max(initial=0))
-            if max(lengths) * digit * largest > _INT32_MAX // 2:
-                raise ValueError(
-                    f"{max(lengths)} rows of cells up to {largest} units, at {digit} a digit, can pass int32; "
-                    "use fewer rows, DAC bits or fraction bits"
-                )
-            if plane.step > _INT32_MAX or max(0, plane.low, -plane.high) * plane.step > _INT32_MAX // 2:
-                raise ValueError(
-                    f"a converter's code of {plane.step} units, from {plane.low} on, can pass int32"
-                )
-            if max(lengths) * digit * digit * noise > _INT32_MAX // 2:
-                raise ValueError(
-                    "the variance of a column's read noise can pass int32; use fewer rows or less noise"
-                )
+    def clipped(self, x: NDArray[np.uint8], rows: int, first_sample: int) -> Clipped:
+        """How many of the conversions for `rows` rows are clipped; arguments as in a call. Slow."""
+        return clipped_conversions(
+            self._planes, self._reading, self._codes(x, rows), self._noise, first_sample
+        )
 
-    def _check_total(self) -> None:
-        """Refuse sums of all tiles, digits and planes that could pass int32, in whole levels."""
-        digits = sum(1 << (self._dac_bits * digit) for digit in range(self._digits))
-        total = 0
-        for plane in self._planes:
-            columns = np.abs(plane.cells.astype(np.int64)).sum(axis=0)
-            # What a conversion may add to a sum: half a step, and the way to limits that do not hold zero.
-            added = plane.step // 2 + max(0, plane.low, -plane.high) * plane.step + self._largest_noise(plane)
-            total += (int(columns.max(initial=0)) * 255 + added * digits * len(self._starts)) << plane.shift
-        self._total_kind = np.dtype(np.int32 if total <= _INT32_MAX else np.int64)
-        if total >> self.fraction_bits > _INT32_MAX:
+    def _codes(self, x: NDArray[np.uint8], rows: int) -> NDArray[np.uint8]:
+        """Rows of codes `(M, K)` from packed ones."""
+        return x[: rows * self.stride].reshape(rows, self.stride)[:, self.positions]
+
+    def _kind_of_total(self) -> np.dtype[Any]:
+        """The type that holds the sums of all tiles, digits and planes; they fit int32 in whole levels."""
+        total = largest_total(self._planes, self._reading)
+        levels = (total + (1 << self.fraction_bits >> 1)) >> self.fraction_bits
+        if levels > INT32_MAX:
             raise ValueError(
-                f"a column's sum can reach {total >> self.fraction_bits} levels, which passes int32; "
+                f"a column's sum can reach {levels} levels, which passes int32; "
                 "use fewer weight bits, or a profile of less noise and smaller steps"
             )
+        # A code is shifted left in the type of the sums, by less than its bits.
+        shifts = max(plane.step.bit_length() + plane.shift for plane in self._planes) + INPUT_BITS
+        return np.dtype(np.int32 if total <= INT32_MAX and shifts < 32 else np.int64)
 
-    def _largest_noise(self, plane: ReadPlane) -> int:
-        """The most that read noise adds to a sum: a normal variate of the table is below 8."""
-        if plane.variance is None:
-            return 0
-        digit = (1 << self._dac_bits) - 1
-        spread = math.sqrt(max(self._lengths) * float(plane.variance.max(initial=0))) * digit
-        return math.ceil(8 * spread * float(2.0 ** (self.fraction_bits - VARIANCE_BITS / 2)))
-
-    def _fits_int32(self) -> bool:
-        """Whether sums of digits that are not shifted down, and the whole sum, stay within int32."""
-        total = sum(
-            int(np.abs(plane.cells.astype(np.int64)).sum(axis=0).max(initial=0)) << plane.shift
-            for plane in self._planes
-        )
-        scale = self._dac_bits * (self._digits - 1)
-        # A clipped digit is no further from zero than the limits or the sum itself, whichever is nearer; limits that
-        # exclude zero move it away, by at most themselves.
-        moved = sum(
-            max(0, plane.low, -plane.high) << (plane.shift + self._dac_bits * digit)
-            for plane in self._planes
-            for digit in range(self._digits)
-        ) * len(self._starts)
-        limits = max(max(abs(plane.low), abs(plane.high)) for plane in self._planes)
-        return bool(total * 255 + moved <= _INT32_MAX and limits << scale <= _INT32_MAX)
-
-    def _narrow(self, isa: InstructionSet) -> bool:
-        """Whether every cell is a byte that the instruction set multiplies exactly."""
-        low, high = isa.weight_range
-        return all(
-            plane.cells.size == 0 or (plane.cells.min() >= low and plane.cells.max() <= high)
-            for plane in self._planes
-        )
+    def _fits_whole_codes(self) -> bool:
+        """Whether a tile's sums of whole codes stay within 2^30."""
+        largest = max(plane.largest for plane in self._planes)
+        return max(self._reading.lengths) * 255 * largest <= INT32_MAX // 2
 
     def _layout(self, arrays: list[NDArray[Any]]) -> NDArray[np.int8]:
         """`[panel][array][step][16][4]` of int8 arrays `(K, N)`, tiles where the instruction set wants them."""
@@ -283,38 +234,25 @@ class CrossbarProduct:
         data.reshape(ordered.shape)[...] = ordered
         return data
 
-    def _certificates(self, *, certificate: bool) -> NDArray[np.bool_]:
-        """Where no input can reach a limit: `[tile][plane][panel]`."""
-        exact = np.zeros((len(self._starts), len(self._planes), self._panels), np.bool_)
-        digit = (1 << self._dac_bits) - 1
-        for index, plane in enumerate(self._planes):
-            for t, (start, length) in enumerate(zip(self._starts, self._lengths, strict=True)):
-                cells = plane.cells[start : start + length].astype(np.int64)
-                most = digit * np.where(cells > 0, cells, 0).sum(axis=0)
-                least = digit * np.where(cells < 0, cells, 0).sum(axis=0)
-                safe = (most <= plane.high) & (least >= plane.low)
-                if plane.step == 0:
-                    safe[...] = True
-                elif not certificate:
-                    safe[...] = False
-                padded = np.ones(self._panels * COLUMNS, np.bool_)
-                padded[: self.columns] = safe
-                exact[t, index] = padded.reshape(-1, COLUMNS).all(axis=1)
-        return exact
-
     def _prepare_fast(self, isa: InstructionSet, vectors: int, *, certificate: bool, bits: bool) -> None:
-        self._exact = self._certificates(certificate=certificate)
+        self._exact = certificates(self._planes, self._reading, self._panels, given=certificate)
         self.exact_share = float(self._exact[:, :, : -(-self.columns // COLUMNS)].mean())
-        planes = self._planes
-        largest = max(int(np.abs(plane.cells).max(initial=0)) for plane in planes)
+        planes, everywhere = self._planes, bool(self._exact.all())
+        self._weights = self._merged(isa) if everywhere else None
+        if self._weights is not None:
+            self.path, self._block = "exact product", 1
+            return
+        largest = max(plane.largest for plane in planes)
         planes_of_bits = max(2, largest.bit_length() + 1)
         self._counts_bits = (
             bits
             and isa.counts_bits
-            and self._dac_bits == 1
+            and self._reading.dac_bits == 1
             and planes_of_bits <= _BIT_PLANES
-            and not self._exact.all()
+            and not everywhere
         )
+        bytewise = "exact product" if everywhere else "digits multiplied"
+        self.path = "bits counted" if self._counts_bits else bytewise
         self._bit_planes = planes_of_bits if self._counts_bits else 0
         self._tile = Tile(isa, vectors, 1, self._bit_planes)
         self._block = crossbar_block(isa, self._bit_planes)[0]
@@ -324,14 +262,26 @@ class CrossbarProduct:
         if self._counts_bits:
             self._prepare_bits()
 
+    def _merged(self, isa: InstructionSet) -> ConvMaps | None:
+        """The exact product by the weights that all planes add up to; None where exact layers have no such weights."""
+        weight = np.sum([plane.cells.astype(np.int64) << plane.shift for plane in self._planes], axis=0)
+        if int(np.abs(weight).max(initial=0)) > _LARGEST_WEIGHT:
+            return None
+        spread = np.zeros((self.columns, self.stride, 1, 1), np.int16)
+        spread[:, self.positions, 0, 0] = weight.T
+        maps = MapLayout(self.stride), MapLayout(self.columns)
+        return ConvMaps(spread, None, zero_point=0, codes=None, input=maps[0], output=maps[1], isa=isa)
+
     def _prepare_bits(self) -> None:
         """Cells as bit planes, `[panel][plane][word][bit plane][16]`; tiles at multiples of 32 rows."""
-        self._words = np.cumsum([0, *(-(-length // 32) for length in self._lengths)]).astype(np.int64)
+        self._words = np.cumsum([0, *(-(-length // 32) for length in self._reading.lengths)]).astype(np.int64)
         count = int(self._words[-1])
         shape = (len(self._planes), count * 32, self._panels * COLUMNS)
         padded = np.zeros(shape, np.int64)
         for index, plane in enumerate(self._planes):
-            for first, start, length in zip(self._words, self._starts, self._lengths, strict=False):
+            for first, start, length in zip(
+                self._words, self._reading.starts, self._reading.lengths, strict=False
+            ):
                 rows = slice(32 * int(first), 32 * int(first) + length)
                 padded[index, rows, : self.columns] = plane.cells[start : start + length]
         bits = np.stack([(padded >> j) & 1 for j in range(self._bit_planes)], axis=1).astype(np.uint8)
@@ -343,18 +293,14 @@ class CrossbarProduct:
         self._bit_cells = aligned_empty(ordered.size)
         self._bit_cells.reshape(ordered.shape)[...] = ordered
 
-    def _largest_sum(self) -> int:
-        """The largest sum of a tile and digit, with noise, in units of 2^-F of a level."""
-        most: int = max(self._lengths) * ((1 << self._dac_bits) - 1)
-        reaches: list[int] = [
-            most * int(np.abs(plane.cells.astype(np.int64)).max(initial=0)) + self._largest_noise(plane)
-            for plane in self._planes
-        ]
-        return max(reaches)
-
     def _prepare_general(self, isa: InstructionSet, vectors: int) -> None:
         planes = self._planes
         self.exact_share = 0.0
+        self.path = "general"
+        self._read_bits, self._reads = self._reading.dac_bits, self._reading.digits
+        if self._noise is None and all(plane.step == 0 for plane in planes) and self._fits_whole_codes():
+            self.exact_share = 1.0
+            self._read_bits, self._reads = INPUT_BITS, 1
         self._tile = Tile(isa, vectors)
         self._block = crossbar_block(isa, 0)[0]
         limits = isa.weight_range
@@ -364,15 +310,13 @@ class CrossbarProduct:
         self._parts = max(len(parts) for parts in cells)
         self._cells = self._filled(cells, self._parts)
         self._prepare_variances(limits)
-        self._converters = np.array([(plane.step, plane.shift) for plane in planes], np.int64)
-        kind = np.float32 if self._largest_sum() <= _FLOAT32_CODES else np.float64
-        self._limits = np.array(
-            [(plane.low, plane.high, plane.step, 1 / max(plane.step, 1)) for plane in planes], kind
-        )
+        self._converters = np.array([_converter(plane) for plane in planes], np.int64)
+        largest = max(self._reading.largest_sum(plane) for plane in planes)
+        self._quotient = (np.float32 if largest <= _FLOAT32_CODES else np.float64)(0)
         fours = self._tile.vectors * COLUMNS // 4
-        k = np.arange(self._digits * self._block * fours)
+        k = np.arange(self._reads * self._block * fours)
         self._counters = (k % fours, k // (fours * self._block), k // fours % self._block)
-        keys = np.zeros((len(self._starts), len(self._planes), 2), np.uint32)
+        keys = np.zeros((len(self._reading.starts), len(self._planes), 2), np.uint32)
         if self._noise is not None:
             keys[...] = self._noise.keys
         self._keys = keys
@@ -407,12 +351,16 @@ class CrossbarProduct:
         bits = words = bit_cells = None
         if self._counts_bits:
             words, bit_cells = self._words, self._bit_cells
-            bits = aligned_empty(self._digits * self.packed_rows(rows) * 4 * int(words[-1]) + STEP_BYTES)
-            extract_bits(x, self.stride, self.packed_rows(rows), self._steps, self._digits, bits, words)
+            bits = aligned_empty(
+                self._reading.digits * self.packed_rows(rows) * 4 * int(words[-1]) + STEP_BYTES
+            )
+            extract_bits(
+                x, self.stride, self.packed_rows(rows), self._steps, self._reading.digits, bits, words
+            )
         masked, size = None, self.packed_rows(rows) * self.stride
         if self._isa.tile_unit and not self._exact.all():
-            masked = aligned_empty(self._digits * size + STEP_BYTES)
-            mask_digits(x, size, self._dac_bits, self._digits, masked)
+            masked = aligned_empty(self._reading.digits * size + STEP_BYTES)
+            mask_digits(x, size, self._reading.dac_bits, self._reading.digits, masked)
         sums = self._block * self._tile.vectors * COLUMNS
         _CLIPPED(
             self._tile,
@@ -427,8 +375,8 @@ class CrossbarProduct:
             self._cells,
             self._panels,
             len(self._planes),
-            self._dac_bits,
-            self._digits,
+            self._reading.dac_bits,
+            self._reading.digits,
             self._limits,
             self._shifts,
             self._exact,
@@ -446,18 +394,18 @@ class CrossbarProduct:
         self, x: NDArray[np.uint8], rows: int, first_sample: int, out: NDArray[np.int32]
     ) -> None:
         size = self.packed_rows(rows) * self.stride
-        digits = aligned_empty(self._digits * size + STEP_BYTES)
+        digits = aligned_empty(self._reads * size + STEP_BYTES)
         squares: tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None] = (None, None)
-        if self._variances is not None and self._dac_bits > 1:
+        if self._variances is not None and self._read_bits > 1:
             squares = aligned_empty(digits.size), aligned_empty(digits.size)
-        _EXTRACT(x, size, self._dac_bits, self._digits, digits, *squares)
-        if self._variances is not None and self._dac_bits == 1:
+        _EXTRACT(x, size, self._read_bits, self._reads, digits, *squares)
+        if self._variances is not None and self._read_bits == 1:
             squares = digits, digits  # a bit is its own square
         block_rows = self.packed_rows(rows)
         row_squares = np.empty(0, np.int32)
         if self._uniform is not None:
-            row_squares = np.empty(len(self._starts) * self._digits * block_rows, np.int32)
-            sum_squares(digits, size, self.stride, block_rows, self._steps, self._digits, row_squares)
+            row_squares = np.empty(len(self._reading.starts) * self._reads * block_rows, np.int32)
+            sum_squares(digits, size, self.stride, block_rows, self._steps, self._reads, row_squares)
         sums = self._block * self._tile.vectors * COLUMNS
         _GENERAL(
             self._tile,
@@ -473,10 +421,10 @@ class CrossbarProduct:
             len(self._planes),
             self._parts,
             self._cell_shift,
-            self._dac_bits,
-            self._digits,
+            self._read_bits,
+            self._reads,
             self._converters,
-            self._limits,
+            self._quotient,
             self._variances,
             self._variance_parts,
             self._uniform,
@@ -487,12 +435,11 @@ class CrossbarProduct:
             first_sample,
             self._noise_scale,
             *self._counters,
-            np.empty(self._digits * sums if self._noise is not None else 0, np.int32),
+            np.empty(self._reads * sums if self._noise is not None else 0, np.int32),
             self.fraction_bits,
             aligned_empty(sums, np.int32),
             aligned_empty(sums, np.int32),
-            np.empty(sums, self._limits.dtype),
-            np.empty(sums, self._total_kind),
+            aligned_empty(sums, self._total_kind),
             out,
             self.columns,
         )

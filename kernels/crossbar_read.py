@@ -8,15 +8,14 @@ import numpy as np
 
 from .cache import kernel
 from .counter_random import normal, philox
-from .crossbar_tile import bits_of_eight, cell_sums, popcount_sums
+from .crossbar_convert import convert_sums, read_sums
+from .crossbar_tile import bits_of_eight, cell_sums, part_sums, popcount_sums
 from .isa.base import COLUMNS, STEP_BYTES
 from .tile import begin_tiles, end_tiles
 
-__all__ = ["PART_BITS", "clipped", "extract_bits", "extract_digits", "general", "mask_digits", "sum_squares"]
+__all__ = ["clipped", "extract_bits", "extract_digits", "general", "mask_digits", "sum_squares"]
 
 _INT32_MAX = 2**31 - 1
-# A cell wider than a byte is a sum of bytes of this weight.
-PART_BITS = 7
 
 
 @kernel
@@ -224,60 +223,6 @@ def sum_squares(x: Any, plane_bytes: int, stride: int, rows: int, steps: Any, di
 
 
 @kernel
-def _convert(acc: Any, limits: Any, step: int, shift: int, quotients: Any, total: Any) -> None:
-    """Add to `total` what a converter makes of a block of sums: `clip(rint(p / step), low, high) * step << shift`.
-
-    `limits` holds low, high, step and 1 / step, in the type of `quotients`. A quotient of float32 rounds to the right
-    code while |p| is at most 2^23: where p / step is no tie, it is further from one than float32 is from it. By a
-    power of two it is exact in any case. A step of 0 is an ideal converter's.
-    """
-    size = acc.shape[0]
-    if step == 0:
-        for i in range(size):
-            total[i] += np.int64(acc[i]) << shift
-        return
-    for i in range(size):
-        quotients[i] = acc[i]
-    if step & (step - 1):
-        for i in range(size):
-            quotients[i] /= limits[2]
-    else:
-        for i in range(size):
-            quotients[i] *= limits[3]
-    low, high = limits[0], limits[1]
-    for i in range(size):
-        code = np.rint(quotients[i])
-        code = low if code < low else code
-        code = high if code > high else code
-        total[i] += (np.int32(code) * step) << shift
-
-
-@kernel
-def _read_parts(
-    tile: Any,
-    x: Any,
-    start: int,
-    stride: int,
-    size: int,
-    cells: Any,
-    base: int,
-    part_bytes: int,
-    panel_bytes: int,
-    parts: int,
-    shift: int,
-    add: int,
-    acc: Any,
-) -> None:
-    """Sums over cells of several bytes, shifted left and (unless `add` is 0) added to `acc`."""
-    lowest, highest = -_INT32_MAX - 1, _INT32_MAX
-    for part in range(parts):
-        cell_sums(
-            tile, x, start, stride, 255, size, cells, base + part * part_bytes, panel_bytes,
-            lowest, highest, shift + PART_BITS * part, add + part, acc,
-        )  # fmt: skip
-
-
-@kernel
 def _whole_levels(total: Any, first: int, count: int, fraction_bits: int, out: Any, place: int) -> None:
     """Sums in units of 2^-F of a level, rounded half to even to levels."""
     half = (1 << fraction_bits) >> 1
@@ -307,7 +252,7 @@ def general(  # noqa: C901 - the loops of one product, and what noise adds to th
     dac_bits: int,
     digits: int,
     converters: Any,
-    limits: Any,
+    quotient: Any,
     variances: Any,
     variance_parts: int,
     uniform: Any,
@@ -325,7 +270,6 @@ def general(  # noqa: C901 - the loops of one product, and what noise adds to th
     fraction_bits: int,
     acc: Any,
     spread: Any,
-    quotients: Any,
     total: Any,
     out: Any,
     columns: int,
@@ -334,8 +278,8 @@ def general(  # noqa: C901 - the loops of one product, and what noise adds to th
 
     Cells are in units of 2^cell_shift. Where all cells of a plane have one variance, `uniform` holds it for every
     plane, `row_squares` what `sum_squares` gives for `square_rows` rows, and `variances` is None. `converters` is
-    `[plane][2]`, step and shift; `limits` `[plane][4]` (see `_convert`); the rest is scratch, and `fours`, `digit_of`
-    and `row_of` are for `_draw`.
+    `[plane][4]`: low, high, step and shift (see `convert_sums`, which also takes `quotient`); the rest is scratch,
+    and `fours`, `digit_of` and `row_of` are for `_draw`.
     """
     begin_tiles(tile, acc)
     tiles = steps.shape[0] - 1
@@ -358,19 +302,27 @@ def general(  # noqa: C901 - the loops of one product, and what noise adds to th
                     if variances is not None or uniform is not None:
                         first_four = panel * COLUMNS // 4
                         _draw(keys[t, plane], first_sample + row, first_four, fours, digit_of, row_of, z)
+                    low, high, step = converters[plane, 0], converters[plane, 1], converters[plane, 2]
                     for d in range(digits):
                         start = d * plane_bytes + row * stride + 4 * steps[t]
-                        _read_parts(
+                        shift = converters[plane, 3] + d * dac_bits
+                        if variances is None and uniform is None:
+                            read_sums(
+                                tile, x, start, stride, size, cells, base, part_bytes, panel_bytes, parts,
+                                cell_shift, acc, low, high, step, shift, quotient, total,
+                            )  # fmt: skip
+                            continue
+                        part_sums(
                             tile, x, start, stride, size, cells, base, part_bytes, panel_bytes, parts,
                             cell_shift, 0, acc,
                         )  # fmt: skip
                         if variances is not None:
-                            _read_parts(
+                            part_sums(
                                 tile, low_squares, start, stride, size, variances, spread_base, part_bytes,
                                 spread_bytes, variance_parts, 0, 0, spread,
                             )  # fmt: skip
                             if dac_bits > 4:
-                                _read_parts(
+                                part_sums(
                                     tile, high_squares, start, stride, size, variances, spread_base, part_bytes,
                                     spread_bytes, variance_parts, 8, 1, spread,
                                 )  # fmt: skip
@@ -380,8 +332,7 @@ def general(  # noqa: C901 - the loops of one product, and what noise adds to th
                                 acc, row_squares, (t * digits + d) * square_rows + row, uniform[plane], block_rows,
                                 z, d * acc.shape[0], noise_scale,
                             )  # fmt: skip
-                        shift = converters[plane, 1] + d * dac_bits
-                        _convert(acc, limits[plane], converters[plane, 0], shift, quotients, total)
+                        convert_sums(tile, acc, low, high, step, shift, quotient, total)
             left = min(width * COLUMNS, columns - panel * COLUMNS)
             for r in range(count):
                 place = (row + r) * columns + panel * COLUMNS

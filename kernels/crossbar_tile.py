@@ -8,6 +8,9 @@ exactly, by a shift, or scales the converter's limits by. So a digit costs one A
 Where digits are single bits and cells are small, `popcount_sums` does the same on bits: 32 rows at once,
 
     p = sum over bit planes j of  coefficient[j] * popcount(x bits & cell bits[j])
+
+Cells wider than a byte are several: `part_sums` multiplies the highest, shifts the sums left and multiplies the next
+on top of them (Horner), so that they stay in registers.
 """
 
 from __future__ import annotations
@@ -38,9 +41,22 @@ from .isa.base import COLUMNS, STEP_BYTES, four_codes
 from .map_runs import emitted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .isa.base import InstructionSet
 
-__all__ = ["bits_of_eight", "cell_sums", "crossbar_block", "popcount_sums"]
+__all__ = [
+    "PART_BITS",
+    "bits_of_eight",
+    "cell_sums",
+    "crossbar_block",
+    "emit_parts",
+    "part_sums",
+    "popcount_sums",
+]
+
+# A cell wider than a byte is a sum of bytes of this weight.
+PART_BITS = 7
 
 _SUMS, _BYTES = integers(32, COLUMNS), integers(8, STEP_BYTES)
 
@@ -62,18 +78,19 @@ def _four(value: int) -> int:
 def _store_sums(
     builder: ir.IRBuilder,
     totals: list[ir.Value],
-    limits: tuple[ir.Value, ir.Value],
+    limits: tuple[ir.Value, ir.Value] | None,
     shift: ir.Value,
     add: ir.Value,
     acc: ir.Value,
 ) -> None:
-    """Write `clip(total) << shift`, or add it to what is there."""
-    low, high = (broadcast(builder, builder.trunc(limit, I32), COLUMNS) for limit in limits)
+    """Write `clip(total) << shift`, or add it to what is there; without limits nothing is clipped."""
     amount = broadcast(builder, builder.trunc(shift, I32), COLUMNS)
-    clipped = []
-    for total in totals:
-        value = select_limit(builder, select_limit(builder, total, low, "<"), high, ">")
-        clipped.append(builder.shl(value, amount))
+    if limits is not None:
+        low, high = (broadcast(builder, builder.trunc(limit, I32), COLUMNS) for limit in limits)
+        totals = [
+            select_limit(builder, select_limit(builder, total, low, "<"), high, ">") for total in totals
+        ]
+    clipped = [builder.shl(total, amount) for total in totals]
     with builder.if_else(builder.icmp_signed("!=", add, const(0))) as (more, first):
         with more:
             for index, value in enumerate(clipped):
@@ -155,20 +172,140 @@ def cell_sums(
         panels = [at(builder, base, builder.mul(panel_bytes, const(v))) for v in range(vectors)]
         word = builder.mul(builder.trunc(mask, I32), I32(0x01010101))
         digit = broadcast(builder, word, COLUMNS)
-        with Loop(builder, steps, [splat(_SUMS, 0)] * (rows * vectors), unrolled=False) as step:
-            totals = list(step.values)
-            offset = builder.mul(step.index, const(STEP_BYTES))
-            weights = [load(builder, panel, offset, _SUMS, STEP_BYTES) for panel in panels]
-            for r in range(rows):
-                four = four_codes(builder, codes[r], builder.mul(step.index, const(4)), COLUMNS)
-                masked = builder.and_(four, digit)
-                for v in range(vectors):
-                    totals[r * vectors + v] = isa.dot(builder, totals[r * vectors + v], masked, weights[v])
-            step.carry(totals)
-        _store_sums(builder, step.results, (low, high), shift, add, target)
+        totals = [splat(_SUMS, 0)] * (rows * vectors)
+        totals = _multiply(builder, isa, codes, panels, steps, totals, digit)
+        _store_sums(builder, totals, (low, high), shift, add, target)
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@emitted
+def part_sums(
+    typing_context: Any,  # noqa: ARG001
+    tile: Any,
+    x: Any,
+    start: Any,  # noqa: ARG001
+    stride: Any,  # noqa: ARG001
+    steps: Any,  # noqa: ARG001
+    cells: Any,
+    place: Any,  # noqa: ARG001
+    part_bytes: Any,  # noqa: ARG001
+    panel_bytes: Any,  # noqa: ARG001
+    parts: Any,  # noqa: ARG001
+    shift: Any,  # noqa: ARG001
+    add: Any,  # noqa: ARG001
+    acc: Any,
+) -> Any:
+    """Sums of a block of rows and panels, over cells of several bytes: `sum over i of 2^(PART_BITS i) part[i]`.
+
+    They are modulo 2^32 on their way; that they do not pass it in the end is the caller's range proof.
+
+    Args:
+        typing_context: Numba's; not an argument of the call.
+        tile: See `cell_sums`, as `x`, `start`, `stride`, `steps`, `cells` and `panel_bytes`.
+        x: The digits, already by themselves.
+        start: See `tile`.
+        stride: See `tile`.
+        steps: See `tile`.
+        cells: See `tile`.
+        place: Byte of `cells` of the lowest part.
+        part_bytes: Bytes between two parts.
+        panel_bytes: See `tile`.
+        parts: Their number.
+        shift: The sums are shifted left by so much,
+        add: and added to `acc` if this is not 0, else written.
+        acc: int32 `[row][panel][16]`, aligned to 64 bytes.
+    """
+    number = types.int64
+    signature = types.void(
+        tile, x, number, number, number, cells, number, number, number, number, number, number, acc
+    )
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        *given, shift, add, acc = arguments
+        target = pointer(context, builder, signature.args[12], acc)
+
+        def finish(sums: list[ir.Value], offset: ir.Value) -> None:
+            _store_sums(builder, sums, None, shift, add, at(builder, target, offset))
+
+        emit_parts(context, builder, signature.args, given, finish)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def emit_parts(
+    context: Any,
+    builder: ir.IRBuilder,
+    kinds: Any,
+    values: list[ir.Value],
+    finish: Callable[[list[ir.Value], ir.Value], None],
+) -> None:
+    """Emit the sums of `part_sums`, whose first ten arguments are given by their Numba types and their values.
+
+    `finish` gets sums and the byte at which they begin in `[row][panel][16]`: all of them, in registers; from a tile
+    unit one vector after another, in a loop.
+    """
+    _, x, start, stride, steps, cells, place, part_bytes, panel_bytes, parts = values
+    isa = BY_NAME[kinds[0].isa]
+    rows, vectors = crossbar_block(isa, kinds[0].bits)
+    count = rows * vectors
+    first = at(builder, pointer(context, builder, kinds[1], x), start)
+    base = at(builder, pointer(context, builder, kinds[5], cells), place)
+    zero, bits = splat(_SUMS, 0), splat(_SUMS, PART_BITS)
+
+    def part(index: ir.Value) -> ir.Value:
+        below = builder.sub(builder.sub(parts, index), const(1))
+        return at(builder, base, builder.mul(below, part_bytes))
+
+    if isa.tile_unit:
+        scratch, sums = _scratch(builder, isa.scratch_bytes), _scratch(builder, 64 * count)
+        with Loop(builder, const(count)) as vector:
+            store(builder, zero, sums, builder.mul(vector.index, const(64)), 64)
+        with Loop(builder, parts) as turn:
+            isa.strided_tile(builder, (first, stride), (part(turn.index), panel_bytes), steps, scratch)
+            with Loop(builder, const(count)) as vector:
+                offset = builder.mul(vector.index, const(64))
+                before = builder.shl(load(builder, sums, offset, _SUMS, 64), bits)
+                found = builder.add(before, load(builder, scratch, offset, _SUMS, 64))
+                store(builder, found, sums, offset, 64)
+        with Loop(builder, const(count)) as vector:
+            offset = builder.mul(vector.index, const(64))
+            finish([load(builder, sums, offset, _SUMS, 64)], offset)
+        return
+    codes = [at(builder, first, builder.mul(stride, const(r))) for r in range(rows)]
+    with Loop(builder, parts, [zero] * count, unrolled=False) as turn:
+        here = part(turn.index)
+        panels = [at(builder, here, builder.mul(panel_bytes, const(v))) for v in range(vectors)]
+        totals = [builder.shl(total, bits) for total in turn.values]
+        turn.carry(_multiply(builder, isa, codes, panels, steps, totals))
+    finish(turn.results, const(0))
+
+
+def _multiply(
+    builder: ir.IRBuilder,
+    isa: InstructionSet,
+    codes: list[ir.Value],
+    panels: list[ir.Value],
+    steps: ir.Value,
+    totals: list[ir.Value],
+    digit: ir.Value | None = None,
+) -> list[ir.Value]:
+    """Add to `totals`, `[row][panel]`, the products of codes (their bits in `digit`) and cells, all in registers."""
+    vectors = len(panels)
+    with Loop(builder, steps, totals, unrolled=False) as step:
+        sums = list(step.values)
+        offset = builder.mul(step.index, const(STEP_BYTES))
+        weights = [load(builder, panel, offset, _SUMS, STEP_BYTES) for panel in panels]
+        for r, row in enumerate(codes):
+            four = four_codes(builder, row, builder.mul(step.index, const(4)), COLUMNS)
+            if digit is not None:
+                four = builder.and_(four, digit)
+            for v in range(vectors):
+                sums[r * vectors + v] = isa.dot(builder, sums[r * vectors + v], four, weights[v])
+        step.carry(sums)
+    return step.results
 
 
 @emitted

@@ -67,6 +67,7 @@ class Emulator:
         keep_tiles: Whether those tiles are kept on disk, for the next emulator of the same chip.
         calibration: Images whose first 512 set the limits of the chip's converters, where the profile calibrates
             them.
+        windows: What a calibration found before (`crossbar.windows`), instead of images.
 
     Attributes:
         program: The program that runs.
@@ -92,6 +93,7 @@ class Emulator:
         hardware: Hardware | str | Path | None = None,
         seed: int = 0,
         calibration: NDArray[Any] | None = None,
+        windows: Mapping[str, tuple[int, int]] | None = None,
         progress: Callable[[int, int], None] | None = None,
         keep_tiles: bool = True,
     ) -> None:
@@ -114,7 +116,13 @@ class Emulator:
 
             profile = hardware if isinstance(hardware, Hardware) else load_hardware(str(hardware))
             self.crossbar = Crossbar(
-                profile, self.program, seed, self.threads, progress=progress, keep_tiles=keep_tiles
+                profile,
+                self.program,
+                seed,
+                self.threads,
+                progress=progress,
+                keep_tiles=keep_tiles,
+                windows=dict(windows or {}),
             )
             self._calibrate(self.crossbar, calibration)
         self._plans: dict[frozenset[str], Plan] = {}

@@ -15,7 +15,14 @@ import torch
 from torch import nn
 
 import ohmfold
-from ohmfold.benchmarks import crossbar, crossbar_cases, crossbar_chip, inference
+from ohmfold.benchmarks import (
+    crossbar,
+    crossbar_cases,
+    crossbar_chip,
+    crossbar_limit,
+    inference,
+    kernel_speed,
+)
 from ohmfold.benchmarks.crossbar_cases import FRACTION_BITS, Size, cases, clipping_weights, codes
 from ohmfold.benchmarks.crossbar_chip import program_tiles
 from ohmfold.benchmarks.crossbar_numpy import NumpyCrossbar, noisy_sums, one_blas_thread
@@ -37,7 +44,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crossbar_cases, "LOW", -16)
     monkeypatch.setattr(crossbar_cases, "HIGH", 15)
     monkeypatch.setattr(crossbar, "SIZE", SIZE)
-    monkeypatch.setattr(crossbar, "alternate", partial(alternate, seconds=0))
+    for module in (crossbar, crossbar_limit, kernel_speed):
+        monkeypatch.setattr(module, "alternate", partial(alternate, seconds=0))
     monkeypatch.setattr(
         crossbar_chip, "CASES", (inference.Case("one layer", lambda: net, (1, 28, 28), 4, 1.0, "anywhere"),)
     )
@@ -182,6 +190,26 @@ def test_sums_that_differ_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None
             crossbar.measure(case, SIZE, isa.available()[:1], 2)
 
 
+def test_the_exact_product_and_the_peak_bound_what_cannot_clip() -> None:
+    limits = crossbar_limit.measure_limits(all_cases()["nothing can clip"], SIZE, isa.available(), 2)
+    assert [limit.isa for limit in limits] == list(isa.available())
+    for limit in limits:
+        assert min(limit.crossbar_ms, limit.exact_ms, limit.numpy_ms) > 0
+        assert (limit.instruction is None) == (limit.isa in ("avx2", "portable"))
+        if limit.instruction is not None:
+            assert limit.least_ms == pytest.approx(6 * 40 * 20 / limit.peak_gmacs / 1e6)
+            assert limit.most_ratio == limit.numpy_ms / limit.least_ms
+
+
+def test_an_exact_product_with_other_sums_is_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crossbar_limit, "alternate", lambda runs, repeats: pytest.fail("timed"))
+    case = all_cases()["128-row tiles, clipping"]
+    with pytest.raises(SystemExit, match="not those of a dense layer"):
+        crossbar_limit.measure_limits(case, SIZE, isa.available()[:1], 2)
+    with pytest.raises(ValueError, match="has no simulation"):
+        crossbar_limit.measure_limits(all_cases()["read noise"], SIZE, isa.available()[:1], 2)
+
+
 def test_memory_counts_the_output_and_all_else() -> None:
     memory = crossbar.measure_memory(all_cases()["read noise"], SIZE, isa.available()[0])
     assert memory.output_bytes == 4 * SIZE.rows * SIZE.columns
@@ -250,7 +278,14 @@ def test_a_missing_instruction_set_is_a_line_and_no_end(
     assert "amx was asked for; measured with portable" in printed
     assert "NumPy's BLAS: " in printed
     assert "6 x 40 x 20, 3-bit weights" in printed
-    for words in (*all_cases(), "at most x 10", "peak memory", "programming 6 tiles", "reram-128"):
+    for words in (
+        *all_cases(),
+        "exact product ms",
+        "at most x 10",
+        "peak memory",
+        "programming 6 tiles",
+        "reram-128",
+    ):
         assert words in printed
 
 
@@ -262,6 +297,7 @@ def test_json_tells_figures_and_machine(capsys: pytest.CaptureFixture[str]) -> N
     assert document["repeats"] == 9
     assert [row["case"] for row in document["rows"]] == list(all_cases())
     assert document["size"]["depth"] == 40
+    assert [limit["isa"] for limit in document["exact"]] == [isa.available()[0]]
     assert 0 < document["clipped_share"] < 1
     assert document["programming"]["tiles"] == 6
     assert document["memory"]["limit"] == 8

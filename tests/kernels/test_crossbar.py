@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from crossbar_reference import Plane, digit_of, int32_of, read_array
+from crossbar_reference import Plane, clipped_reads, digit_of, int32_of, read_array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from map_buffers import KINDS, Flat, codes
 
 from ohmfold.kernels.counter_random import stream_key
-from ohmfold.kernels.crossbar import CrossbarProduct, ReadNoise, ReadPlane
+from ohmfold.kernels.crossbar import PATHS, CrossbarProduct, ReadNoise, ReadPlane
 from ohmfold.kernels.isa import BY_NAME, available
 
 SETS = [*available(), "amx-model"]
@@ -55,18 +55,20 @@ class Array:
             **settings_,
         )
 
+    def reading(self, first_sample):
+        return {
+            "tile_rows": self.tile_rows,
+            "dac_bits": self.dac_bits,
+            "fraction_bits": self.fraction_bits,
+            "keys": self.keys,
+            "first_sample": first_sample,
+        }
+
     def sums(self, x, first_sample=0):
-        return int32_of(
-            read_array(
-                x,
-                self.planes,
-                tile_rows=self.tile_rows,
-                dac_bits=self.dac_bits,
-                fraction_bits=self.fraction_bits,
-                keys=self.keys,
-                first_sample=first_sample,
-            )
-        )
+        return int32_of(read_array(x, self.planes, **self.reading(first_sample)))
+
+    def clipped(self, x, first_sample=0):
+        return clipped_reads(x, self.planes, **self.reading(first_sample))
 
 
 def run(product, x, first_sample=0):
@@ -176,22 +178,25 @@ def arrays(draw):
 
 def paths_of(product, array, x):
     """Which ways the product takes, what it has to deal with on them, and whether sums are clipped."""
-    fast = product._fast
+    fast = product.path != "general"
     variances = [plane.variance for plane in array.planes if plane.variance is not None]
     alike = all((variance == variance[0, 0]).all() for variance in variances)
     found = {
         "whole levels": fast,
-        "exact everywhere": fast and product.exact_share == 1,
+        "weights": product.path == "exact product" and product._weights is not None,
+        "planes at once": product.path == "exact product" and product._weights is None,
         "exact here and there": fast and 0 < product.exact_share < 1,
-        "digit by digit": fast and product.exact_share < 1,
-        "bits": fast and product._counts_bits,
+        "digit by digit": product.path == "digits multiplied",
+        "bits": product.path == "bits counted",
         "fractions": not fast,
+        "fractions at once": not fast and product.exact_share == 1,
         "one variance": not fast and len(variances) == len(array.planes) and alike,
         "variances": not fast and not alike,
         "noise on some planes": not fast and 0 < len(variances) < len(array.planes),
         "cells wider than a byte": not fast
         and any(np.abs(plane.cells).max() > 128 for plane in array.planes),
     }
+    assert product.path in PATHS
     if found["bits"]:
         found[f"{product._bit_planes} bit planes"] = True
     first = slice(0, array.tile_rows)
@@ -226,12 +231,42 @@ def test_any_array_equals_the_formulas_on_every_path(name):
         assert np.array_equal(run(product, x, first_sample), array.sums(x, first_sample))
 
     check()
-    wanted = {"whole levels", "exact everywhere", "exact here and there", "digit by digit", "fractions"}
+    wanted = {
+        "whole levels",
+        "weights",
+        "planes at once",
+        "exact here and there",
+        "digit by digit",
+        "fractions",
+    }
+    wanted |= {"fractions at once"}
     wanted |= {"one variance", "variances", "noise on some planes", "cells wider than a byte"}
     wanted |= {"clips often", "clips never"}
     if BY_NAME[name].counts_bits:
         wanted |= {"bits", "2 bit planes", "3 bit planes", "4 bit planes"}
     assert wanted <= seen.keys()
+
+
+@settings(max_examples=150, deadline=None)
+@given(arrays(), st.sampled_from([0, 1, 7, 20]), st.sampled_from([0, 2**32 - 3, 2**40]), seeds)
+def test_clipped_conversions_are_counted_one_by_one(array, rows, first_sample, seed):
+    x = codes(np.random.default_rng(seed), (rows, len(array.planes[0].cells)))
+    product = array.product(SETS[0])
+    assert product.clipped(product.pack(x), rows, first_sample) == array.clipped(x, first_sample)
+
+
+def test_noise_decides_of_sums_at_the_limit_whether_they_clip():
+    cells = np.full((4, 30), 16)
+    array = noisy_array(cells, 2**13, dac_bits=1, fraction_bits=3)
+    array.planes[0].step, array.planes[0].low, array.planes[0].high = 4, -16, 16
+    x = np.full((50, 4), 255, np.uint8)  # every sum is the highest code
+    product = array.product(SETS[0])
+    reads, low, high = product.clipped(product.pack(x), 50, 9)
+    assert (reads, low, high) == array.clipped(x, 9)
+    assert low == 0
+    assert 0.2 * reads < high < 0.8 * reads
+    quiet = Array([Plane(cells, 0, -16, 16, 4)], 128, 1, 3)
+    assert quiet.product(SETS[0]).clipped(product.pack(x), 50, 9) == (reads, 0, 0)
 
 
 @every_set
@@ -376,6 +411,44 @@ def test_the_largest_sums_that_fit_are_computed():
     x = np.array([[255] * 4, [0] * 4, [255, 0, 1, 2]], np.uint8)
     for name in SETS:
         assert np.array_equal(run(array.product(name), x), array.sums(x))
+
+
+@every_set
+@pytest.mark.parametrize("step", [2**10, 2**20, 2**30, 3 * 2**20])
+def test_a_step_above_all_sums_adds_nothing_to_what_they_can_reach(name, step):
+    # 40 tiles of 255 half steps would pass int32; no sum is half a step.
+    x = np.full((2, 40), 255, np.uint8)
+    array = Array([Plane(np.full((40, 3), 2), 0, -(2**20), 2**20, step)], 1, 1, 0)
+    assert not run(array.product(name), x).any()
+    # A tie goes to the even code, which is zero.
+    array = Array([Plane(np.full((40, 3), step // 2), 0, -(2**20), 2**20, step)], 1, 1, 0)
+    assert not run(array.product(name), x).any()
+    assert not array.sums(x).any()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("fraction_bits", [0, 3])
+@pytest.mark.parametrize("step", [0, 3, 8])
+def test_sums_are_computed_up_to_the_last_that_fits_and_refused_from_there(sign, fraction_bits, step):
+    # Tiles of one row: 255 times the codes of all cells, of which the last one is found by bisection.
+    unit, x = 2**fraction_bits, np.full((1, 9), 255, np.uint8)
+
+    def array(cell):
+        cells = np.array([[sign * unit * 2**20]] * 8 + [[sign * cell]])
+        return Array([Plane(cells, 0, -(2**30), 2**30, step)], 1, 1, fraction_bits)
+
+    def total(cell):
+        planes = array(cell).planes
+        return int(read_array(x, planes, tile_rows=1, dac_bits=1, fraction_bits=fraction_bits)[0, 0])
+
+    low, high = 0, 2**21 * unit
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if abs(total(middle)) <= INT32_MAX else (low, middle)
+    for name in SETS:
+        assert run(array(low).product(name), x)[0, 0] == total(low)
+        with pytest.raises(ValueError, match="passes int32"):
+            array(high).product(name)
 
 
 def test_planes_of_different_shapes_are_refused():

@@ -57,23 +57,11 @@ def noise_of(variance, fraction_bits, key, digit, samples):
     return noise.astype(np.int64)
 
 
-def read_array(codes, planes, *, tile_rows, dac_bits, fraction_bits, keys=None, first_sample=0):
-    """The sums of rows of codes, int64 `(M, N)`, in whole levels.
-
-    Args:
-        codes: uint8 `(M, K)`.
-        planes: What is read, in order.
-        tile_rows: Rows of a tile.
-        dac_bits: Bits of a digit.
-        fraction_bits: F.
-        keys: `keys[tile][plane]`, where planes have variances.
-        first_sample: Index of the first row.
-    """
-    depth, width = planes[0].cells.shape
+def conversions(codes, planes, *, tile_rows, dac_bits, fraction_bits, keys=None, first_sample=0):
+    """Every plane, digit and what its converter is given `(M, N)`, noise and all; arguments of `read_array`."""
     samples = first_sample + np.arange(len(codes), dtype=np.int64)
-    total = np.zeros((len(codes), width), np.int64)
-    for t, top in enumerate(range(0, depth, tile_rows)):
-        rows = slice(top, min(top + tile_rows, depth))
+    for t, top in enumerate(range(0, len(planes[0].cells), tile_rows)):
+        rows = slice(top, min(top + tile_rows, len(planes[0].cells)))
         for index, plane in enumerate(planes):
             for d in range(-(-INPUT_BITS // dac_bits)):
                 digit = digit_of(codes[:, rows], d, dac_bits)
@@ -81,10 +69,39 @@ def read_array(codes, planes, *, tile_rows, dac_bits, fraction_bits, keys=None, 
                 if plane.variance is not None:
                     variance = digit**2 @ plane.variance[rows].astype(np.int64)
                     p += noise_of(variance, fraction_bits, keys[t][index], d, samples)
-                if plane.step:
-                    p = np.clip(round_half_even(p, plane.step), plane.low, plane.high) * plane.step
-                total += p * 2 ** (dac_bits * d) * 2**plane.shift
+                yield plane, d, p
+
+
+def read_array(codes, planes, *, dac_bits, fraction_bits, **more):
+    """The sums of rows of codes, int64 `(M, N)`, in whole levels.
+
+    Args:
+        codes: uint8 `(M, K)`.
+        planes: What is read, in order.
+        dac_bits: Bits of a digit.
+        fraction_bits: F.
+        more: `tile_rows`, rows of a tile; `keys[tile][plane]`, where planes have variances; `first_sample`, index of
+            the first row.
+    """
+    total = np.zeros((len(codes), planes[0].cells.shape[1]), np.int64)
+    for plane, d, p in conversions(codes, planes, dac_bits=dac_bits, fraction_bits=fraction_bits, **more):
+        code = p
+        if plane.step:
+            code = np.clip(round_half_even(p, plane.step), plane.low, plane.high) * plane.step
+        total += code * 2 ** (dac_bits * d) * 2**plane.shift
     return round_half_even(total, 2**fraction_bits)
+
+
+def clipped_reads(codes, planes, **more):
+    """How many conversions there are, and how many codes are below and above the limits; see `read_array`."""
+    reads = low = high = 0
+    for plane, _, p in conversions(codes, planes, **more):
+        reads += p.size
+        if plane.step:
+            code = round_half_even(p, plane.step)
+            low += int((code < plane.low).sum())
+            high += int((code > plane.high).sum())
+    return reads, low, high
 
 
 def int32_of(values):
@@ -151,23 +168,28 @@ class Chip:
 
     def sums(self, group, codes, first_sample=0):
         """What the array adds up for rows of codes, int64 `(M, N)`, the reference columns subtracted."""
-        keys = [
-            [self._noise_key(group, down, index) for index in range(self.slices)]
-            for down in range(self.tiles_down)
-        ]
-        found = read_array(
-            codes,
-            self.planes[group],
-            tile_rows=self.hardware.array.rows,
-            dac_bits=self.hardware.dac.bits,
-            fraction_bits=self.hardware.cell.fraction_bits,
-            keys=keys,
-            first_sample=first_sample,
-        )
+        found = read_array(codes, self.planes[group], **self._reading(group, first_sample))
         if self.hardware.signed:
             return found
         references = found[:, self.columns :]
         return found[:, : self.columns] - references[:, np.arange(self.columns) // self.across]
+
+    def clipped(self, group, codes, first_sample=0):
+        """Reads, and those below and above the limits; see `clipped_reads`."""
+        return clipped_reads(codes, self.planes[group], **self._reading(group, first_sample))
+
+    def _reading(self, group, first_sample):
+        keys = [
+            [self._noise_key(group, down, index) for index in range(self.slices)]
+            for down in range(self.tiles_down)
+        ]
+        return {
+            "tile_rows": self.hardware.array.rows,
+            "dac_bits": self.hardware.dac.bits,
+            "fraction_bits": self.hardware.cell.fraction_bits,
+            "keys": keys,
+            "first_sample": first_sample,
+        }
 
     def accumulators(self, group, codes, zero_point, bias=None, first_sample=0):
         """int32 `(M, N)`: what an exact layer calls `sum(w (x - z)) + bias`."""

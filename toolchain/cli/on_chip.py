@@ -10,13 +10,14 @@ from .hardware import chosen_profile
 from .output import count, say, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
 
     from ...models.image_data import Dataset
     from ..artifact import Artifact
+    from ..crossbar.clipping import ClippedReads
     from ..crossbar.counts import LayerCounts, ProgramCounts
     from ..hardware import Hardware
     from ..tiled_layers import TiledLayer
@@ -27,11 +28,28 @@ __all__ = ["OnTiles", "chip_document", "layer_table", "profile_to_run", "run_on_
 _WARM_UP = 8
 
 
+# Images whose reads are looked at one by one, to count those that clip: at most so many, and so few that they read
+# no more cells than this (but one image).
+_CLIPPING_IMAGES, _CLIPPING_READS = 16, 20_000_000_000
+
+
 class OnTiles(NamedTuple):
-    """The layers on their tiles, and what an inference on these costs."""
+    """The layers on their tiles, what an inference on these costs, and what is not ideal about it.
+
+    Attributes:
+        layers: The layers.
+        costs: Of one inference.
+        clipped: Reads of each layer that its converters clipped.
+        clipping_images: On how many images: the first.
+        fixed_point_errors: Of each layer, the largest difference between a cell's conductance and its fixed point,
+            in levels.
+    """
 
     layers: tuple[TiledLayer, ...]
     costs: ProgramCounts
+    clipped: Mapping[str, ClippedReads]
+    clipping_images: int
+    fixed_point_errors: Mapping[str, float]
 
 
 def profile_to_run(
@@ -67,6 +85,7 @@ def run_on_chip(
     progress: Callable[[float], None],
 ) -> tuple[NDArray[np.int64], float, OnTiles]:
     """Return classes, images per second once the chip is programmed, and the layers on their tiles."""
+    from ..crossbar.clipping import count_clipped
     from ..crossbar.counts import count_program
     from ..emulator import Emulator
     from ..judged import as_input, emulated
@@ -80,16 +99,22 @@ def run_on_chip(
     speed = len(pixels) / (time.perf_counter() - start)
     layers = tiled_layers(chip, pixels)
     assert chip.crossbar is not None  # noqa: S101 - it was given a profile
-    return classes, speed, OnTiles(layers, count_program(chip.crossbar))
+    costs = count_program(chip.crossbar)
+    few = max(1, min(_CLIPPING_IMAGES, _CLIPPING_READS // max(1, costs.total.cell_reads)))
+    looked_at = pixels[:few]
+    errors = {name: layer.fixed_point_error for name, layer in chip.crossbar.programmed.items()}
+    on_tiles = OnTiles(layers, costs, count_clipped(chip, looked_at), len(looked_at), errors)
+    return classes, speed, on_tiles
 
 
 def chip_document(
     profile: Hardware, seed: int, calibration: Dataset | None, on_tiles: OnTiles
 ) -> dict[str, Any]:
     """Return what `--json` tells about a chip."""
+    from ..crossbar.clipping import total_clipped
     from ..tiled_layers import certified_share
 
-    layers, costs = on_tiles
+    layers, costs = on_tiles.layers, on_tiles.costs
     return {
         "name": profile.name,
         "sha256": profile.sha256,
@@ -98,6 +123,8 @@ def chip_document(
         "calibration_images": 0 if calibration is None else len(calibration),
         "tiles": sum(layer.tiles for layer in layers),
         "certified_reads": certified_share(layers),
+        "clipping_images": on_tiles.clipping_images,
+        "clipped_reads": total_clipped(on_tiles.clipped.values()).share,
         "layers": [
             {
                 "name": layer.name,
@@ -105,6 +132,9 @@ def chip_document(
                 "utilisation": layer.utilisation,
                 "reads_per_image": layer.reads,
                 "certified_reads": layer.certified,
+                "clipped": asdict(on_tiles.clipped[layer.name]),
+                "clipped_reads": on_tiles.clipped[layer.name].share,
+                "fixed_point_error": on_tiles.fixed_point_errors[layer.name],
                 "converters": _limits(profile, layer),
                 "cost": asdict(costs.layers[layer.name]),
             }
@@ -123,19 +153,56 @@ def _limits(profile: Hardware, layer: TiledLayer) -> dict[str, float] | None:
 
 
 def layer_table(profile: Hardware, seed: int, on_tiles: OnTiles) -> None:
-    """Print where the layers lie, and what an inference costs."""
-    layers, costs = on_tiles
+    """Print where the layers lie, what an inference costs, and how much of it clips."""
+    from ..crossbar.clipping import total_clipped
+
+    costs, clipped, errors = on_tiles.costs, on_tiles.clipped, on_tiles.fixed_point_errors
     known = costs.total.energy is not None
-    header = ["layer", "tiles", "cells used", "conversions an image", "passes"]
-    rows = [(layer.name, f"{100 * layer.utilisation:.1f} %", costs.layers[layer.name]) for layer in layers]
-    rows.append(("all", "", costs.total))
+    header = [
+        "layer",
+        "tiles",
+        "cells used",
+        "conversions an image",
+        "clipped",
+        "fixed-point error",
+        "passes",
+    ]
+    rows = [
+        (
+            layer.name,
+            f"{100 * layer.utilisation:.1f} %",
+            clipped[layer.name].share,
+            errors[layer.name],
+            costs.layers[layer.name],
+        )
+        for layer in on_tiles.layers
+    ]
+    rows.append(
+        ("all", "", total_clipped(clipped.values()).share, max(errors.values(), default=0.0), costs.total)
+    )
     table(
         f"Chip {seed} of {profile.name}",
         [*header, "energy, nJ"] if known else header,
         [
-            (name, count(cost.tiles), used, count(cost.conversions), count(cost.passes), *_energy(cost))
-            for name, used, cost in rows
+            (
+                name,
+                count(cost.tiles),
+                used,
+                count(cost.conversions),
+                f"{100 * share:.2f} %",
+                f"{error:.2g}",
+                count(cost.passes),
+                *_energy(cost),
+            )
+            for name, used, share, error, cost in rows
         ],
+    )
+    images = on_tiles.clipping_images
+    say(
+        f"Clipped: share of the conversions beyond the converters' limits, counted on the first {count(images)} "
+        f"image{'' if images == 1 else 's'}.",
+        "Fixed-point error: the most that a cell's conductance is off, in levels, for being a multiple of "
+        f"{profile.unit:g}.",
     )
     if costs.total.energy is not None:
         say(f"Energy: {costs.total.energy.source}; what the profile does not know is not in it.")

@@ -82,6 +82,7 @@ def program_layer(
     seed: int,
     layer: int,
     isa: InstructionSet,
+    name: str | None = None,
     certificate: bool = True,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -98,6 +99,7 @@ def program_layer(
         seed: The chip.
         layer: Number of the layer in the program.
         isa: The instruction set.
+        name: The layer's name, for errors; else they name its number.
         certificate: Whether reads that cannot clip are replaced by the exact product.
         threads: How many tiles with wire resistance are solved at a time.
         progress: Called with how many of those are done, and how many there are.
@@ -108,8 +110,12 @@ def program_layer(
         HardwareError: The profile cannot hold the weights, or a sum could pass int32.
     """
     groups, rows, columns = weight.shape
-    bits = hardware.weight_bits(int(weight.min(initial=0)), int(weight.max(initial=0)))
-    mapping = map_weights(rows, columns, groups, bits, hardware)
+    what = f"layer {layer}" if name is None else f"layer {name!r}"
+    try:
+        bits = hardware.weight_bits(int(weight.min(initial=0)), int(weight.max(initial=0)))
+        mapping = map_weights(rows, columns, groups, bits, hardware)
+    except HardwareError as error:
+        raise HardwareError(f"{what} on hardware '{hardware.name}': {error}") from error
     cells = _Programmer(hardware, seed, layer, mapping, threads, progress, keep=keep)
     arrays = [cells.group(group, slice_levels(weight[group], bits, hardware)) for group in range(groups)]
     largest = max(_largest_sum(plane, hardware) for planes in arrays for plane in planes)
@@ -138,7 +144,7 @@ def program_layer(
                 )
             )
         except ValueError as error:
-            raise HardwareError(f"layer {layer} on hardware '{hardware.name}': {error}") from error
+            raise HardwareError(f"{what} on hardware '{hardware.name}': {error}") from error
     references = 0 if hardware.signed else mapping.tile_weights
     totals = weight.astype(np.int64).sum(axis=1)
     given = np.zeros(groups * columns, np.int64) if bias is None else bias.astype(np.int64)

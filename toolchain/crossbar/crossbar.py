@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ...kernels.crossbar import CrossbarProduct
     from ...kernels.isa.base import InstructionSet
     from ..hardware import Hardware
+    from ..planning.crossbar_node import Observed
     from ..program import Conv, Dense, Program
 
 __all__ = ["Crossbar"]
@@ -68,7 +68,7 @@ class Crossbar:
         keep_tiles: Whether tiles with wire resistance are kept on disk once they are solved.
         windows: Lowest and highest column sum of each layer by its name, in units of 2^-F of a level, where the
             converters' range is calibrated (see `calibrate`).
-        observer: Is shown what a layer reads: its name, the array, packed rows and their number.
+        observer: Is shown what layers read.
     """
 
     hardware: Hardware
@@ -79,7 +79,7 @@ class Crossbar:
     progress: Callable[[int, int], None] | None = None
     keep_tiles: bool = True
     windows: dict[str, tuple[int, int]] = field(default_factory=dict)
-    observer: Callable[[str, CrossbarProduct, NDArray[np.uint8], int], None] | None = None
+    observer: Callable[[Observed], None] | None = None
     programmed: dict[str, ProgrammedLayer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -111,12 +111,13 @@ class Crossbar:
         fraction_bits = self.hardware.cell.fraction_bits
         seen: dict[str, _Histogram] = {}
 
-        def observe(name: str, product: CrossbarProduct, packed: NDArray[np.uint8], rows: int) -> None:
+        def observe(read: Observed) -> None:
+            product, rows = read.product, read.rows
             step = max(1, rows // _OBSERVED_ROWS)
-            some = packed[: rows * product.stride].reshape(rows, product.stride)[::step]
+            some = read.packed[: rows * product.stride].reshape(rows, product.stride)[::step]
             sums = product.column_sums(np.ascontiguousarray(some).reshape(-1), len(some))
             units = fraction_bits - product.fraction_bits
-            seen.setdefault(name, _Histogram()).add(sums << units)
+            seen.setdefault(read.layer, _Histogram()).add(sums << units)
 
         ideal.observer = observe
         run(ideal)
@@ -154,6 +155,7 @@ class Crossbar:
                 self.hardware,
                 seed=self.seed,
                 layer=number,
+                name=layer.name,
                 isa=isa,
                 certificate=self.certificate,
                 threads=self.threads,

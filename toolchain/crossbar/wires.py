@@ -20,13 +20,15 @@ What holds of E, and what does not:
 `kernels.wire_network` has the equations. They are solved directly; rounding leaves relative errors of some 1e-12
 on a tile of 128 x 128 (against the same elimination in 80-bit arithmetic) and gives the same bits on every machine.
 Tiles may be solved on several threads, and are kept in the user's cache folder under a hash of what they were
-computed from.
+computed from. Those that were not used for longest are removed where all of them together take more than 1 GiB: 8,000
+tiles of 128 x 128.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -46,6 +48,10 @@ _log = logging.getLogger(__name__)
 
 # Part of the names of kept tiles: to be raised with any change of the arithmetic that changes a bit.
 _FORMAT = 1
+
+# Bytes that all kept tiles may take, and what their files are called.
+_MOST_BYTES = 2**30
+_PREFIX = "wires-"
 
 
 def effective_conductances(
@@ -91,7 +97,8 @@ def effective_tiles(
         on_ohm: See there.
         top_level: See there.
         threads: How many tiles are solved at a time.
-        keep: Whether to read tiles from the user's cache folder, and to write them there: 8 bytes a cell.
+        keep: Whether to read tiles from the user's cache folder, and to write them there: 8 bytes a cell, 1 GiB for
+            all of them, beyond which the least recently used are removed.
         progress: Called in this thread, after each tile in their order, with how many are done and how many
             there are. What it raises ends the work.
 
@@ -116,6 +123,8 @@ def effective_tiles(
                     progress(len(done), len(every))
         finally:
             pool.shutdown(cancel_futures=True)
+    if keep:
+        _remove_oldest()
     return done
 
 
@@ -132,7 +141,7 @@ def _kept_operator(conductances: NDArray[np.float64], row: float, column: float)
         return wire_operator(conductances, row, column)
     form = f"{_FORMAT} {conductances.dtype.str} {conductances.shape} {row.hex()} {column.hex()}"
     digest = hashlib.sha256(form.encode() + b"\0" + conductances.tobytes())
-    name = f"wires-{digest.hexdigest()}"
+    name = f"{_PREFIX}{digest.hexdigest()}"
     there = _is_there(name)
     found = kept_array(name, conductances.shape, np.float64)
     if found is None:
@@ -140,6 +149,8 @@ def _kept_operator(conductances: NDArray[np.float64], row: float, column: float)
             _log.warning("%s in %s is damaged; the tile is solved again", name, cache_folder())
         found = wire_operator(conductances, row, column)
         keep_array(name, found)
+    elif there:
+        _mark_used(name)
     return found
 
 
@@ -148,3 +159,35 @@ def _is_there(name: str) -> bool:
         return (cache_folder() / f"{name}.npz").exists()
     except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return False
+
+
+def _mark_used(name: str) -> None:
+    try:
+        os.utime(cache_folder() / f"{name}.npz")
+    except OSError as error:  # another process removed it, or it is not ours to touch
+        _log.debug("%s is not marked as used: %s", name, error)
+
+
+def _remove_oldest() -> None:
+    """Remove the tiles that were not used for longest, until those that are left take `_MOST_BYTES` at most."""
+    try:
+        folder = cache_folder()
+        paths = list(folder.glob(f"{_PREFIX}*.npz")) if folder.is_dir() else []
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder, and nothing is kept
+        return
+    found = []
+    for path in paths:
+        try:
+            about = path.stat()
+        except FileNotFoundError:  # another process removed it
+            continue
+        found.append((about.st_mtime_ns, about.st_size, path))
+    left = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if left <= _MOST_BYTES:
+            break
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("kept tiles take more room than they should, %s stays: %s", path, error)
+        left -= size

@@ -164,8 +164,7 @@ class Hardware(Part):
             if low <= lowest and highest <= high:
                 return bits
         raise HardwareError(
-            f"weight codes from {lowest} to {highest} do not fit mapping '{self.array.mapping}', which holds "
-            f"{low} to {high}"
+            f"array.mapping: '{self.array.mapping}' holds weights from {low} to {high}, found {lowest} to {highest}"
         )
 
     def adc_limits(self, largest: int) -> AdcLimits | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -17,15 +17,34 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ...kernels.crossbar import CrossbarProduct
     from ...kernels.isa.base import InstructionSet
     from ..crossbar import Crossbar
     from .forms import Form, Padding, Place
     from .nodes import Forms, Kernel, Views
 
-__all__ = ["CrossbarNode"]
+__all__ = ["CrossbarNode", "Observed"]
 
 # Rows that are gathered at a time.
 _BLOCK_ROWS = 384
+
+
+class Observed(NamedTuple):
+    """Rows of codes that an array is about to read, as an observer of the crossbar is shown them.
+
+    Attributes:
+        layer: Name of the array's layer.
+        product: The array.
+        packed: The rows, as the array takes them.
+        rows: Their number.
+        first_sample: Index of the first for the read noise.
+    """
+
+    layer: str
+    product: CrossbarProduct
+    packed: NDArray[np.uint8]
+    rows: int
+    first_sample: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -75,9 +94,9 @@ class CrossbarNode(Node):
                     gather_rows(
                         x, image, group * channels, starts, taps, places, channels, first, count, packed, product.stride
                     )  # fmt: skip
-                    if observer is not None:
-                        observer(self.layer.name, product, packed, count)
                     sample = frame.first * positions + first
+                    if observer is not None:
+                        observer(Observed(self.layer.name, product, packed, count, sample))
                     out[first : first + count, group] = programmed(group, packed, count, sample)
 
         return run

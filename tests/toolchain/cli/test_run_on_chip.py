@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import ohmfold
+from ohmfold.toolchain.cli import on_chip
+from ohmfold.toolchain.crossbar.clipping import count_clipped
 from ohmfold.toolchain.hardware import Hardware, load_hardware
 from ohmfold.toolchain.judged import calibration_set
 
@@ -110,6 +112,44 @@ def test_the_table_shows_both_rows_tiles_and_one_figure_of_the_certificate(call,
     assert "reads that cannot clip" in outcome.out
     assert "Chip 5 of isaac" in outcome.out
     assert {line[0] for line in lines} >= {"conv", "fc", "all"}
+    words = " ".join(outcome.out.split())
+    assert all(part in words for part in ("clipped", "fixed-point error", "counted on the first 16 images."))
+
+
+def test_clipped_reads_and_the_error_of_fixed_point_are_told_for_each_layer(call, files) -> None:
+    found = run(call, files, *NOISY, "--seed", 4)["hardware"]
+    images, _ = judged(files)
+    profile = Hardware.from_toml(found["toml"])
+    chip = ohmfold.Emulator(files.artifact, hardware=profile, seed=4)
+    assert found["clipping_images"] == 16
+    counts = count_clipped(chip, images[:16])
+    for layer in found["layers"]:
+        expected = counts[layer["name"]]
+        assert layer["clipped"] == {"reads": expected.reads, "low": expected.low, "high": expected.high}
+        assert layer["clipped_reads"] == expected.share
+        assert layer["clipped"]["reads"] == 16 * layer["reads_per_image"]
+        assert layer["fixed_point_error"] == chip.crossbar.programmed[layer["name"]].fixed_point_error
+        assert 0 < layer["fixed_point_error"] <= profile.unit / 2
+    assert any(layer["clipped_reads"] > 0 for layer in found["layers"])
+    reads = sum(layer["clipped"]["reads"] for layer in found["layers"])
+    clipped = sum(layer["clipped"]["low"] + layer["clipped"]["high"] for layer in found["layers"])
+    assert found["clipped_reads"] == clipped / reads
+
+
+def test_reads_are_counted_on_fewer_images_where_each_takes_many(call, files, monkeypatch) -> None:
+    cells = run(call, files, *NOISY)["hardware"]["cost"]["cell_reads"]
+    monkeypatch.setattr(on_chip, "_CLIPPING_READS", 3 * cells + 1)
+    assert run(call, files, *NOISY)["hardware"]["clipping_images"] == 3
+    monkeypatch.setattr(on_chip, "_CLIPPING_READS", 1)
+    outcome = call("run", files.artifact, "--data", files.data, *NOISY)
+    assert "counted on the first 1 image." in " ".join(outcome.out.split())
+
+
+def test_a_flawless_chip_clips_nothing_and_is_off_by_nothing(call, files) -> None:
+    found = run(call, files, "--hardware", "ideal")["hardware"]
+    assert [layer["clipped_reads"] for layer in found["layers"]] == [0, 0]
+    assert [layer["fixed_point_error"] for layer in found["layers"]] == [0, 0]
+    assert found["clipped_reads"] == 0
 
 
 def test_without_hardware_nothing_is_said_of_chips(call, files) -> None:

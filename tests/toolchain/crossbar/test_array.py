@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -134,8 +135,9 @@ def fits(chip, weight):
         if max(sums, variance) >= 2**30:
             return False
         noise = 8 * math.sqrt(variance) * 2.0 ** (hardware.cell.fraction_bits - 6)
-        # Where the limits leave out zero, codes are moved there; elsewhere by half a step at most.
-        moved = max(0, plane.low, -plane.high) * plane.step + plane.step // 2
+        # Where the limits leave out zero, codes are moved there; elsewhere by half a step at most, if a sum is more.
+        rounded = plane.step // 2 if 2 * (sums + noise) > plane.step else 0
+        moved = max(0, plane.low, -plane.high) * plane.step + rounded
         total += (sums + noise + moved) * 2**plane.shift * reads
     return total < 2 ** (31 + hardware.cell.fraction_bits)
 
@@ -346,12 +348,15 @@ def test_read_noise_has_the_mean_and_the_variance_of_theory(mapping, noise, rela
 
 def test_a_profile_that_cannot_hold_the_weights_is_refused():
     wide = np.full((1, 3, 2), 300, np.int16)
-    with pytest.raises(HardwareError, match=r"300 .*'differential', which holds -255 to 255"):
+    with pytest.raises(
+        HardwareError,
+        match=r"^layer 0 .*: array\.mapping: 'differential' holds .* -255 to 255, found 0 to 300",
+    ):
         programmed(wide, tiled_hardware(columns=64))
-    with pytest.raises(HardwareError, match=r"'offset', which holds -256 to 255"):
+    with pytest.raises(HardwareError, match=r"array\.mapping: 'offset' holds weights from -256 to 255"):
         programmed(wide, tiled_hardware(columns=64, mapping="offset"))
     byte = np.full((1, 3, 2), 127, np.int8)
-    with pytest.raises(HardwareError, match=r"^array\.columns: "):
+    with pytest.raises(HardwareError, match=r"^layer 0 on hardware 'drawn': array\.columns: "):
         programmed(byte, tiled_hardware(columns=7))
 
 
@@ -363,6 +368,26 @@ def test_sums_of_a_tile_that_could_pass_int32_are_refused_with_the_layer():
     weight = np.full((1, 300, 2), 15, np.int8)
     with pytest.raises(HardwareError, match=r"layer 4 .*'drawn'.* int32"):
         programmed(weight, hardware, layer=4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"array.columns": 3}, "array.columns: a weight of 3 bits takes 4 columns"),
+        (
+            {"array.cell_bits": 4, "cell.fraction_bits": 10, "dac.bits": 8, "read.noise": 16.0},
+            "can pass int32",
+        ),
+    ],
+)
+def test_errors_of_programming_name_the_layer(changes, words):
+    program, _ = NETS["lines"](0)
+    (first, *_) = program.weighted_layers()
+    hardware = tiled_hardware(columns=64, cell_bits=1).with_changes(changes)
+    with pytest.raises(
+        HardwareError, match=rf"^layer '{first.name}' on hardware 'drawn': .*{re.escape(words)}"
+    ):
+        Emulator(program, hardware=hardware)
 
 
 @pytest.mark.parametrize("mapping", ["differential", "offset"])

@@ -117,6 +117,30 @@ def test_a_tile_is_kept_for_its_content_shape_and_resistances_alone(monkeypatch)
     assert len(solved) == 3 * len(cases) + 1
 
 
+def test_the_tiles_that_were_not_used_for_longest_go_where_all_take_too_much_room(monkeypatch, folder):
+    solved = count_solves(monkeypatch)
+    tiles = [drawn((12, 10), seed) for seed in range(6)]
+    ages = {}
+    for age, tile in enumerate(tiles):
+        effective_tiles([tile], 1.0, 2.0, ON_OHM, TOP)
+        (path,) = set(folder.iterdir()) - ages.keys()
+        os.utime(path, ns=(age + 1, age + 1))  # the first is the oldest
+        ages[path] = age
+    other = folder / "other.npz"
+    other.write_bytes(bytes(10_000))
+    effective_tiles(tiles[:1], 1.0, 2.0, ON_OHM, TOP)  # and used now
+    size = max(path.stat().st_size for path in ages)
+    monkeypatch.setattr(wires, "_MOST_BYTES", 3 * size)
+    effective_tiles(tiles[5:], 1.0, 2.0, ON_OHM, TOP)
+    assert sorted(ages[path] for path in ages if path.exists()) == [0, 4, 5]
+    assert other.exists()
+    assert len(solved) == 6
+    found = effective_tiles(tiles, 1.0, 2.0, ON_OHM, TOP)
+    assert len(solved) == 9
+    assert all(np.array_equal(e, effective(g, 1.0, 2.0)) for g, e in zip(tiles, found, strict=True))
+    assert sum(path.exists() for path in ages) == 3
+
+
 def test_nothing_is_kept_of_wires_without_resistance(folder):
     effective_tiles(many(), 0.0, 0.0, ON_OHM, TOP)
     assert not folder.exists()

@@ -328,7 +328,9 @@ def test_codes_find_the_width_that_holds_them(mapping, codes, bits):
 
 
 def test_codes_that_no_width_holds_are_refused():
-    with pytest.raises(HardwareError, match="from -256 to 3 do not fit mapping 'differential'"):
+    with pytest.raises(
+        HardwareError, match=r"^array\.mapping: 'differential' holds .* -255 to 255, found -256 to 3$"
+    ):
         chip().weight_bits(-256, 3)
 
 
