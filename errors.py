@@ -41,6 +41,10 @@ class ExactnessError(OhmfoldError):
     """Two paths that must agree bit for bit do not."""
 
 
+class TargetError(OhmfoldError):
+    """A model cannot be built for a target, or not within its limits."""
+
+
 class OutputError(OhmfoldError):
     """A file or folder cannot be written."""
 

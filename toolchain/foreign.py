@@ -1,4 +1,4 @@
-"""Integer models made by anybody, read: Q/DQ patterns are lowered first, computed shapes made constant.
+"""Integer models made by anybody, read: Q/DQ patterns are lowered first, computed shapes and weights made constant.
 
 It stands above the passes and the reader: the passes use the reader to check what they wrote, and a model made by
 others needs passes before the reader can take it.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from .reader import read_program
+from .unpack import BIT_OPERATORS, unpack_weights
 
 if TYPE_CHECKING:
     from .program import Program
@@ -31,11 +32,15 @@ def read_model(model: ir.Model) -> Program:
 
 
 def _settled(model: ir.Model) -> ir.Model:
-    """The model itself, or a copy in which integer operators stand for Q/DQ and shapes are constant.
+    """The model itself, or a copy in which integer operators stand for Q/DQ and what is computed once is constant.
 
-    Exporters compute the target of a Reshape from the batch size, by a chain of Shape, Gather and Concat.
+    Exporters compute the target of a Reshape from the batch size, by a chain of Shape, Gather and Concat; packed
+    weights are unpacked by operators on bits (see `targets.packed`).
     """
     names = {node.op_type for node in model.graph}
+    if not names.isdisjoint(BIT_OPERATORS):
+        model = ir.from_proto(ir.to_proto(model))
+        unpack_weights(model)
     computes_shapes = not names.isdisjoint(SHAPE_ARITHMETIC)
     if not computes_shapes and "DequantizeLinear" not in names:
         return model

@@ -20,7 +20,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import OhmfoldError
-from . import attack, chips, compile, demo, doctor, export, hardware, inspect, report, run, train  # noqa: A004
+from . import (
+    attack,
+    build,
+    chips,
+    compile,  # noqa: A004
+    demo,
+    doctor,
+    export,
+    hardware,
+    inspect,
+    report,
+    run,
+    train,
+)
 from .quiet import calm_collector, calm_threads, quieten
 
 if TYPE_CHECKING:
@@ -91,6 +104,7 @@ app.command("inspect")(inspect.inspect)
 app.command("run")(run.run)
 app.command("attack")(attack.attack)
 app.command("report")(report.report)
+app.command("build")(build.build)
 app.add_typer(hardware.app, name="hardware")
 app.command("chips")(chips.chips)
 app.command("doctor")(doctor.doctor)
