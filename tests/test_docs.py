@@ -19,7 +19,7 @@ ROOT = Path(ohmfold.__file__).resolve().parent
 KERNELS = (ROOT / "docs/kernels.md").read_text(encoding="utf-8")
 PAGES = {
     name: (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/kernels.md", "docs/crossbar.md")
+    for name in ("README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))))
 }
 
 

@@ -21,11 +21,13 @@ __all__ = [
     "AttackRow",
     "DatasetRecord",
     "ExactnessRow",
+    "FindingRow",
     "LayerRow",
     "RunRecord",
+    "VerdictRow",
 ]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 RECORD_NAME = "run.json"
 WORST_CASE = "worst case"
 """Name of the `AttackRow` that counts an image only if it withstands every attack of its variant."""
@@ -117,13 +119,13 @@ class ExactnessRow(_Record):
 
 
 class AttackRow(_Record):
-    """One attack, judged on the artifact by the emulator.
+    """One attack, judged on the artifact by the emulator, or by the judge that the record names.
 
     Attributes:
         attack: The attack's name.
         parameters: Its settings.
-        norm: `inf`, or `none` where nothing bounds the change.
-        epsilon_codes: The radius in pixel codes.
+        norm: `inf`, `2`, or `none` where nothing bounds the change.
+        epsilon_codes: The radius in pixel codes; a whole number but for the L2 norm.
         images: How many images were attacked.
         clean_correct: How many were right before.
         correct: How many are right after.
@@ -134,17 +136,60 @@ class AttackRow(_Record):
     attack: str
     parameters: dict[str, Any]
     norm: str
-    epsilon_codes: Count
+    epsilon_codes: Count | Annotated[float, Field(ge=0, allow_inf_nan=False)]
     images: Count
     clean_correct: Count
     correct: Count
     adversarial: str | None = None
 
 
-class RunRecord(_Record):
-    """Everything a run found. `command` is what to type to repeat it; `seconds` how long its steps took."""
+class FindingRow(_Record):
+    """One check of the masking verdict.
 
-    schema_version: Literal[1] = SCHEMA
+    Attributes:
+        name: Of the check.
+        outcome: What it found; `not enough data` where it has too few images to say anything.
+        effect: What it measured, as a share; None where there was nothing to measure.
+        needed: From how many images on it says anything.
+        text: Its evidence, a sentence.
+        source: Who described the sign.
+    """
+
+    name: str
+    outcome: Literal["clear", "suspicious", "masked", "not enough data"]
+    effect: float | None
+    needed: Count
+    text: str
+    source: str
+
+
+class VerdictRow(_Record):
+    """Whether the robust accuracies of a variant can be trusted, and why.
+
+    Attributes:
+        label: `masked`: what looks like robustness is a gradient that cannot be used; `inconclusive`: there are signs
+            of that, or too little was seen.
+        images: How many images the probe attacked.
+        norm, epsilon_codes: The ball that it attacked in.
+        findings: Every check, those that found nothing included.
+    """
+
+    variant: str
+    label: Literal["trustworthy", "masked", "inconclusive"]
+    images: Count
+    norm: str
+    epsilon_codes: Count | Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    findings: tuple[FindingRow, ...]
+
+
+class RunRecord(_Record):
+    """Everything a run found.
+
+    `command` is what to type to repeat it; `judge` who judged the attacks; `verdicts` whether what they left can be
+    trusted; `seconds` how long the steps took. Schema 1 had neither judge nor verdicts.
+    """
+
+    schema_version: Literal[1, 2] = SCHEMA
     title: str
     command: str
     seed: int
@@ -156,6 +201,8 @@ class RunRecord(_Record):
     accuracy: tuple[AccuracyRow, ...]
     exactness: tuple[ExactnessRow, ...]
     attacks: tuple[AttackRow, ...]
+    verdicts: tuple[VerdictRow, ...] = ()
+    judge: str = "emulator"
     seconds: dict[str, float] = Field(default_factory=dict)
 
     def to_json(self) -> str:

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import tempfile
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,11 +26,10 @@ from .run_record import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import onnx_ir as ir
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from ..models.image_data import Dataset
     from .artifact import Artifact
@@ -45,40 +43,16 @@ __all__ = [
     "check_run_folder",
     "dataset_record",
     "describe_artifact",
-    "divided",
     "exactness_rows",
     "machine",
     "run_folder",
     "versions",
-    "with_divisor",
     "worst_case_row",
     "write_record",
 ]
 
 RECORD = "run.json"
-_MORE_LIBRARIES = ("numba", "cleverhans")
-
-
-def divided(model: Callable[[Tensor], Tensor], divisor: float) -> Callable[[Tensor], Tensor]:
-    """Return a gradient source whose logits are divided by `divisor`.
-
-    Large logits saturate the softmax, and the loss loses its gradient long before the model is robust. An
-    attack that succeeds only with smaller logits shows that nothing but the gradient had vanished.
-    """
-
-    def smaller(pixels: Tensor) -> Tensor:
-        return model(pixels) / divisor
-
-    return smaller
-
-
-def with_divisor(result: AttackResult, divisor: float) -> AttackResult:
-    """Return the result of a gradient attack, its name telling by what the logits were divided."""
-    return replace(
-        result,
-        name=f"{result.name}, logits / {divisor:g}",
-        parameters={**result.parameters, "logits_divided_by": divisor},
-    )
+_MORE_LIBRARIES = ("numba", "cleverhans", "pyautoattack")
 
 
 def dataset_record(data: Dataset) -> DatasetRecord:
@@ -172,12 +146,13 @@ def attack_row(variant: str, result: AttackResult, file: str | None) -> AttackRo
 
 def worst_case_row(variant: str, results: Sequence[AttackResult]) -> AttackRow:
     """Count the images that withstood every attack that stayed within the ball."""
-    first = results[0]
+    # Those that nothing bounds do not count; their radius is the strength of a noise.
+    first = next((result for result in results if result.norm != "none"), results[0])
     return AttackRow(
         variant=variant,
         attack=WORST_CASE,
         parameters={},
-        norm="inf",
+        norm=first.norm,
         epsilon_codes=first.epsilon_codes,
         images=len(first.labels),
         clean_correct=int(np.count_nonzero(first.clean_predictions == first.labels)),

@@ -88,29 +88,44 @@ class _Round(torch.autograd.Function):
 
 
 class _Requantise(torch.autograd.Function):
-    """`rint(clip(acc * M, low, high))`, and where the product lay inside the clamp, ends included.
+    """`rint(clip(acc * M, low, high)) + z`, and the product; the gradient passes inside the clamp, ends included.
 
-    One node instead of autograd's three, since attacks spend much of their time here.
+    One node instead of autograd's four, since attacks spend much of their time here. Backwards one kernel of torch's
+    does what a mask of booleans would (which costs a comparison and a conversion): that of hardtanh, whose bounds are
+    excluded, so that it gets the next numbers outside of ours.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(accumulator: Tensor, multiplier: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        accumulator: Tensor, multiplier: Tensor, low: int, high: int, zero_point: int
+    ) -> tuple[Tensor, Tensor]:
         product = accumulator * multiplier
-        clamped = product.clamp(low, high)
-        inside = clamped == product
-        return clamped.round_(), inside
+        codes = product.clamp(low, high).round_()
+        return codes.add_(zero_point) if zero_point else codes, product
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(inputs[1], output[1])
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # else the product, which nobody reads, gets a gradient of zeros
+        ctx.bounds = _below(inputs[2]), -_below(-inputs[3])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        multiplier, inside = ctx.saved_tensors
-        return gradients[0] * multiplier * inside, None, None, None
+        if gradients[0] is None:
+            return None, None, None, None, None
+        multiplier, product = ctx.saved_tensors
+        passed = torch.ops.aten.hardtanh_backward(gradients[0], product, *ctx.bounds)
+        return passed * multiplier, None, None, None, None
+
+
+def _below(bound: int) -> float:
+    """The next float32 below an integer; below 0 the next one that no processor flushes to 0."""
+    if bound == 0:
+        return -float(np.finfo(np.float32).tiny)
+    return float(np.nextafter(np.float32(bound), np.float32(-np.inf)))
 
 
 def round_straight_through(x: Tensor) -> Tensor:
@@ -158,9 +173,9 @@ class _Codes(nn.Module):
     def forward(self, accumulator: Tensor) -> Tensor:
         codes: Tensor
         codes, _ = _Requantise.apply(  # type: ignore[no-untyped-call]
-            accumulator.to(torch.float32), self.multiplier, self.low, self.high
+            accumulator.to(torch.float32), self.multiplier, self.low, self.high, self.zero_point
         )
-        return codes + self.zero_point if self.zero_point else codes
+        return codes
 
 
 class Weighted(Stage):
@@ -382,9 +397,12 @@ def pad_codes(x: Tensor, *, layer: Pad) -> Tensor:
 
 
 def weighted_sum(*tensors: Tensor, layer: WeightedSum, dtype: torch.dtype) -> Tensor:
-    """`sum_i m_i (x_i - z_i)`, in a float type that holds it."""
-    terms = zip(tensors, layer.multipliers, layer.zero_points, strict=True)
-    return torch.as_tensor(sum((x.to(dtype) - z) * m for x, m, z in terms))
+    """`sum_i m_i (x_i - z_i)`, in a float type that holds it; every partial sum is an integer that it holds, too."""
+    shifted = [x.to(dtype) - z if z else x.to(dtype) for x, z in zip(tensors, layer.zero_points, strict=True)]
+    total = shifted[0] * layer.multipliers[0]
+    for x, multiplier in zip(shifted[1:], layer.multipliers[1:], strict=True):
+        total = torch.add(total, x, alpha=multiplier)
+    return total
 
 
 def spatial_sum(x: Tensor, *, layer: SpatialSum, dtype: torch.dtype) -> Tensor:

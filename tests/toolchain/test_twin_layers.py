@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from program_nets import UINT8, Net, images_for, pixels_of, same_bits
 
+from ohmfold.toolchain import twin_layers
 from ohmfold.toolchain.emulator import Emulator
 from ohmfold.toolchain.program import (
     Concat,
@@ -239,3 +241,30 @@ def test_an_empty_batch_has_tensors_of_the_programs_shapes(program):
         assert tuple(tensor.shape) == (0, *program.tensors[name].shape[1:])
     trace[program.logits].sum().backward()
     assert pixels.grad.shape == pixels.shape
+
+
+@given(
+    low=st.sampled_from([-128, -3, 0]),
+    high=st.sampled_from([0, 5, 255]),
+    zero_point=st.sampled_from([0, 128]),
+    multiplier=st.sampled_from([1.0, -0.5, 0.003, 1e-7]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_requantisation_passes_the_gradient_inside_the_clamp_and_at_its_ends(
+    low, high, zero_point, multiplier, seed
+):
+    rng = np.random.default_rng(seed)
+    scale = np.float32(multiplier)
+    ends = np.rint(np.array([low, high, 0]) / multiplier)
+    drawn = rng.integers(-(2**23), 2**23, 40)
+    accumulators = np.concatenate([ends, ends - 1, ends + 1, drawn, rng.integers(-600, 600, 40)]).astype(
+        np.float32
+    )
+    x = torch.tensor(accumulators, requires_grad=True)
+    codes, _ = twin_layers._Requantise.apply(x, torch.tensor(scale), low, high, zero_point)
+    upstream = torch.tensor(rng.normal(size=len(accumulators)).astype(np.float32))
+    (found,) = torch.autograd.grad(codes, x, upstream)
+    product = accumulators * scale
+    assert np.array_equal(codes.detach().numpy(), np.rint(np.clip(product, low, high)) + zero_point)
+    inside = (product >= low) & (product <= high)
+    assert np.array_equal(found.numpy(), np.where(inside, upstream.numpy() * scale, 0))

@@ -8,18 +8,20 @@ emulator (or whatever else predicts labels from codes). The criterion is misclas
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final, runtime_checkable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 
-from ...errors import DataError, ExactnessError
-from .epsilon import PIXEL_HIGH, Norm, distances, project
+from ...errors import DataError, ExactnessError, RecipeError
+from .epsilon import PIXEL_HIGH, Norm, inside, project
+from .outcome import AttackResult, worst_case
+from .protocols import Judge, ScoreJudge, described, predicted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -27,16 +29,7 @@ if TYPE_CHECKING:
     GradientSource = Callable[[Tensor], Tensor]
     Progress = Callable[[int, int], None]
 
-__all__ = ["Attack", "AttackResult", "Judge", "Problem", "worst_case"]
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """What decides whether an attack succeeded: the emulator, or another target of the same artifact."""
-
-    def predict(self, images: NDArray[np.uint8], /) -> NDArray[np.int64]:
-        """Return the labels, int64 `(N,)`, of uint8 images."""
-        ...
+__all__ = ["Attack", "AttackResult", "Found", "Judge", "Problem", "ScoreJudge", "worst_case"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +41,7 @@ class Problem:
         judge: For attacks that query it.
         images: uint8 `(N, ...)`.
         labels: int64 `(N,)`.
-        epsilon_codes: The radius, 1 to 255 codes.
+        radius: In codes, above 0; a whole number from 1 to 255 but for the L2 norm.
         seed: Of this batch.
     """
 
@@ -56,52 +49,27 @@ class Problem:
     judge: Judge
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
-    epsilon_codes: int
+    radius: float
     seed: int
 
 
 @dataclass(frozen=True, eq=False)
-class AttackResult:
-    """What an attack achieved, image by image.
+class Found:
+    """What an algorithm found for the images of a problem.
 
     Attributes:
-        name: The attack's name.
-        norm: What bounds the change: "inf" for the largest change of a pixel, "none" for nothing.
-        epsilon_codes: The radius (with norm "none": the strength that the attack made of it), in codes.
-        seed: What the attack was called with.
-        parameters: The attack's settings as they were used.
-        original: The clean images, uint8 `(N, ...)`.
-        adversarial: The attacked images, uint8. Images that the judge had already got wrong are untouched.
-        labels: int64 `(N,)`.
-        clean_predictions: The judge's labels of `original`, int64 `(N,)`.
-        predictions: The judge's labels of `adversarial`, int64 `(N,)`.
+        images: Float pixels in [0, 1] or integer codes, of the shape of the images. They need not lie on pixel
+            codes, nor quite inside the ball: `Attack.__call__` sees to both.
+        earlier: uint8 codes of each image's best earlier iterate, taken where the last one fails and it does not.
+        margins: What the gradient source made of each iterate, `label's logit - largest other`, float32
+            `(iterates, N)`; the last row is the last iterate's.
+        queries: How many answers of the judge each image took, int64 `(N,)`.
     """
 
-    name: str
-    norm: Norm
-    epsilon_codes: int
-    seed: int
-    parameters: Mapping[str, Any]
-    original: NDArray[np.uint8]
-    adversarial: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    clean_predictions: NDArray[np.int64]
-    predictions: NDArray[np.int64]
-
-    @cached_property
-    def success(self) -> NDArray[np.bool_]:
-        """Which images are misclassified, those that were so before the attack included."""
-        return np.asarray(self.predictions != self.labels)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of all images that the judge still classifies correctly."""
-        return float(np.mean(~self.success))
-
-    @property
-    def clean_accuracy(self) -> float:
-        """Share of the clean images that the judge classifies correctly."""
-        return float(np.mean(self.clean_predictions == self.labels))
+    images: NDArray[Any]
+    earlier: NDArray[np.uint8] | None = None
+    margins: NDArray[np.float32] | None = None
+    queries: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,24 +78,43 @@ class Attack(ABC):
 
     Attributes:
         name: How reports and the command line call it.
-        norm: What bounds it.
+        norms: What may bound it.
         needs_gradient: Whether it uses the gradient source.
+        norm: What bounds it.
     """
 
     name: ClassVar[str]
-    norm: ClassVar[Norm] = "inf"
+    norms: ClassVar[tuple[Norm, ...]] = ("inf",)
     needs_gradient: ClassVar[bool] = True
 
-    @abstractmethod
-    def run(self, problem: Problem) -> NDArray[Any]:
-        """Return attacked images: float pixels in [0, 1], or uint8 codes, of the shape of the images.
+    norm: Norm = field(default="inf", kw_only=True)
 
-        They need not lie on pixel codes, nor quite inside the ball: `__call__` sees to both.
+    def __post_init__(self) -> None:
+        if self.norm not in self.norms:
+            raise RecipeError(
+                f"{self.name}: norm is {self.norm!r}; expected {' or '.join(repr(norm) for norm in self.norms)}"
+            )
+
+    @abstractmethod
+    def run(self, problem: Problem) -> Found:
+        """Attack the images of a problem."""
+
+    def check(self, judge: Judge, image_shape: tuple[int, ...], classes: int | None) -> None:  # noqa: B027 - most ask nothing
+        """Refuse, before any work, a judge, images `(C, H, W)` or a number of classes that the attack cannot do with.
+
+        Args:
+            judge: Who will judge.
+            image_shape: Of one image.
+            classes: How many the gradient source or the judge knows; None where neither tells.
+
+        Raises:
+            DataError: The attack cannot run.
+            MissingDependencyError: A package is missing.
         """
 
-    def parameters(self, epsilon_codes: int) -> dict[str, Any]:  # noqa: ARG002 (for those whose settings depend on it)
-        """The settings as they are used at this radius, as JSON values."""
-        return asdict(self)
+    def parameters(self, radius: float) -> dict[str, Any]:  # noqa: ARG002 (for those whose settings depend on it)
+        """The settings as they are used at this radius, as JSON values; the norm is not among them."""
+        return {name: value for name, value in asdict(self).items() if name != "norm"}
 
     @final
     def __call__(
@@ -136,11 +123,13 @@ class Attack(ABC):
         judge: Judge,
         images: NDArray[np.uint8],
         labels: NDArray[np.integer[Any]],
-        epsilon_codes: int,
+        radius: float,
         *,
         seed: int,
         batch_size: int = 128,
         progress: Progress | None = None,
+        standing: NDArray[np.bool_] | None = None,
+        source: str | None = None,
     ) -> AttackResult:
         """Attack every image that the judge classifies correctly, and judge the result.
 
@@ -150,123 +139,168 @@ class Attack(ABC):
             judge: Its predictions on codes decide.
             images: uint8 `(N, ...)`.
             labels: Integers `(N,)`.
-            epsilon_codes: Radius in pixel codes, 0 to 255; 0 leaves the images alone.
+            radius: In pixel codes: a whole number from 0 to 255, with norm "2" any number from 0 on; 0 leaves the
+                images alone.
             seed: Of everything random, 0 or more. The same arguments, batch size included, give the same
                 result; no global random state changes.
             batch_size: Images attacked at a time.
             progress: Called with the images done and to be done.
+            standing: Which images to attack, bool `(N,)`; the others are returned untouched. None: all.
+            source: Who gives the gradient, for the record ("twin", "parent", "substitute:NAME"); None: the twin,
+                or, for an attack that needs no gradient, the judge's answers or nothing.
 
         Raises:
-            DataError: The images, labels, radius, seed or predictions are not as described above.
+            DataError: The images, labels, radius, seed or predictions are not as described above, or `check` says so.
+            MissingDependencyError: As `check`.
         """
-        labels = _checked(images, labels, epsilon_codes, seed, batch_size)
+        labels = _checked(images, labels, seed, batch_size, standing)
+        radius = self._checked_radius(radius)
         if self.needs_gradient and gradient_source is None:
             raise DataError(
                 f"the attack {self.name!r} needs a gradient: give it a twin or another torch model"
             )
-        clean = _predicted(judge, images, batch_size)
-        standing = np.flatnonzero(clean == labels)
-        adversarial = images.copy()
-        # A label that the model cannot predict would never stand; so those that stand are classes.
-        for start in range(0, len(standing) if epsilon_codes else 0, batch_size):
-            chosen = standing[start : start + batch_size]
+        classes = _classes(gradient_source if self.needs_gradient else None, judge, images)
+        if classes is not None and labels.max() >= classes:
+            raise DataError(f"labels: found {labels.max()}; the model knows the classes 0 to {classes - 1}")
+        self.check(judge, images.shape[1:], classes)
+        clean = predicted(judge, images, batch_size)
+        attacked = np.asarray(clean == labels)
+        if standing is not None:
+            attacked &= standing
+        if not radius:
+            attacked = np.zeros_like(attacked)
+        adversarial, predictions = images.copy(), clean.copy()
+        kept = np.zeros(len(images), np.bool_)
+        traces: list[tuple[NDArray[np.intp], Found]] = []
+        todo = np.flatnonzero(attacked)
+        for start in range(0, len(todo), batch_size):
+            chosen = todo[start : start + batch_size]
             batch_seed = int(np.random.SeedSequence([seed, start]).generate_state(1)[0])
-            problem = Problem(
-                gradient_source, judge, images[chosen], labels[chosen], int(epsilon_codes), batch_seed
-            )
-            codes = _rounded(self.run(problem), problem.images, self.name)
-            adversarial[chosen] = project(codes, problem.images, problem.epsilon_codes, self.norm)
+            problem = Problem(gradient_source, judge, images[chosen], labels[chosen], radius, batch_seed)
+            found = self.run(problem)
+            adversarial[chosen], predictions[chosen], kept[chosen] = self._judged(found, problem)
+            traces.append((chosen, found))
             if progress is not None:
-                progress(start + len(chosen), len(standing))
-        if np.any(distances(adversarial, images, self.norm) > epsilon_codes):
-            raise ExactnessError(f"the attack {self.name!r} left its ball of {epsilon_codes} codes")
-        predictions = clean.copy()
-        if len(standing):
-            predictions[standing] = _predicted(judge, adversarial[standing], batch_size)
+                progress(start + len(chosen), len(todo))
+        if not np.all(inside(adversarial, images, radius, self.norm)):
+            raise ExactnessError(f"the attack {self.name!r} left its ball of {radius} codes")
+        queried = any(found.queries is not None for _, found in traces)
         return AttackResult(
             name=self.name,
             norm=self.norm,
-            epsilon_codes=int(epsilon_codes),
+            radius=radius,
             seed=seed,
-            parameters=self.parameters(int(epsilon_codes)),
+            parameters=self.parameters(radius),
             original=images.copy(),
             adversarial=adversarial,
             labels=labels,
             clean_predictions=clean,
             predictions=predictions,
+            source=source or ("twin" if self.needs_gradient else "queries" if queried else "none"),
+            attacked=attacked,
+            kept_earlier=kept,
+            margins=_joined_margins(traces, len(images)),
+            queries=_joined_queries(traces, len(images)) if queried else None,
         )
 
+    def _judged(
+        self, found: Found, problem: Problem
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+        """The images as the device sees them, its labels of them, and which of them are earlier iterates."""
+        codes = _codes(found.images, problem.images, self.name)
+        images = project(codes, problem.images, problem.radius, self.norm)
+        labels = predicted(problem.judge, images, len(images))
+        kept = np.zeros(len(images), np.bool_)
+        failed = np.flatnonzero(labels == problem.labels)
+        if found.earlier is None or not len(failed):
+            return images, labels, kept
+        earlier = project(found.earlier[failed], problem.images[failed], problem.radius, self.norm)
+        answers = predicted(problem.judge, earlier, len(earlier))
+        better = answers != problem.labels[failed]
+        taken = failed[better]
+        images[taken], labels[taken], kept[taken] = earlier[better], answers[better], True
+        return images, labels, kept
 
-def worst_case(results: Sequence[AttackResult]) -> NDArray[np.bool_]:
-    """Return, for each image, whether it withstood every one of the attacks, bool `(N,)`.
+    def _checked_radius(self, radius: float) -> float:
+        number = isinstance(radius, int | float | np.integer | np.floating) and not isinstance(radius, bool)
+        if self.norm == "2":
+            if not number or not 0 <= radius < math.inf:
+                raise DataError(f"radius: found {radius!r}; expected a number of codes from 0 on")
+            return float(radius)
+        if not number or isinstance(radius, float | np.floating) or not 0 <= radius <= PIXEL_HIGH:
+            raise DataError(f"radius: found {radius!r}; expected an integer from 0 to {PIXEL_HIGH}")
+        return int(radius)
 
-    The robust accuracy of a set of attacks is the mean of this, never the least of their accuracies.
-    Results that nothing bounds (norm "none") do not count: they left the ball.
 
-    Raises:
-        DataError: There is no result, or they are not of the same images, labels and radius.
-    """
-    if not results:
-        raise DataError("no attack results; expected at least one")
-    first = results[0]
-    robust: NDArray[np.bool_] = np.asarray(first.clean_predictions == first.labels)
-    for result in results:
-        same = np.array_equal(result.labels, first.labels) and np.array_equal(result.original, first.original)
-        if not same or result.epsilon_codes != first.epsilon_codes:
-            raise DataError(f"{result.name} and {first.name} attacked different images or at different radii")
-        if result.norm != "none":
-            robust = robust & ~result.success
-    return robust
+def _classes(source: GradientSource | None, judge: Judge, images: NDArray[np.uint8]) -> int | None:
+    """How many classes the gradient source, or else the judge, knows."""
+    if source is not None:
+        from .gradient import known_classes
+
+        return known_classes(source, images[:1])
+    program = getattr(judge, "program", None)
+    if program is not None and program.logits is not None:
+        shape = program.tensors[program.logits].shape
+        return shape[-1] if shape else None
+    return judge.logits(images[:1]).shape[1] if isinstance(judge, ScoreJudge) else None
+
+
+def _joined_margins(traces: list[tuple[NDArray[np.intp], Found]], count: int) -> NDArray[np.float32] | None:
+    recorded = [(chosen, found.margins) for chosen, found in traces if found.margins is not None]
+    if not recorded:
+        return None
+    rows = max(len(margins) for _, margins in recorded)
+    joined = np.full((rows, count), np.nan, np.float32)
+    for chosen, margins in recorded:
+        # A batch that took fewer iterates stays where it ended.
+        joined[:, chosen] = margins[np.minimum(np.arange(rows), len(margins) - 1)]
+    return joined
+
+
+def _joined_queries(traces: list[tuple[NDArray[np.intp], Found]], count: int) -> NDArray[np.int64]:
+    joined = np.zeros(count, np.int64)
+    for chosen, found in traces:
+        if found.queries is not None:
+            joined[chosen] = found.queries
+    return joined
 
 
 def _checked(
     images: NDArray[np.uint8],
     labels: NDArray[np.integer[Any]],
-    epsilon_codes: int,
     seed: int,
     batch_size: int,
+    standing: NDArray[np.bool_] | None,
 ) -> NDArray[np.int64]:
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim < 2 or not images.size:
-        raise DataError(f"images: found {_described(images)}; expected a non-empty uint8 array (N, C, H, W)")
+        raise DataError(f"images: found {described(images)}; expected a non-empty uint8 array (N, C, H, W)")
     labels = np.asarray(labels)
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"labels: found {_described(labels)}; expected {len(images)} integers, one per image")
+        raise DataError(f"labels: found {described(labels)}; expected {len(images)} integers, one per image")
     if labels.min() < 0:
         raise DataError(f"labels: found {labels.min()}; expected classes from 0 on")
-    integers = {
-        "epsilon_codes": (epsilon_codes, 0, PIXEL_HIGH),
-        "seed": (seed, 0, 2**63 - 1),
-        "batch_size": (batch_size, 1, 2**31),
-    }
+    if standing is not None and (
+        not isinstance(standing, np.ndarray)
+        or standing.dtype != np.bool_
+        or standing.shape != images.shape[:1]
+    ):
+        raise DataError(f"standing: found {described(standing)}; expected bool({len(images)},)")
+    integers = {"seed": (seed, 0, 2**63 - 1), "batch_size": (batch_size, 1, 2**31)}
     for name, (value, low, high) in integers.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
             raise DataError(f"{name}: found {value!r}; expected an integer from {low} to {high}")
     return labels.astype(np.int64)
 
 
-def _described(value: object) -> str:
-    return f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-
-
-def _predicted(judge: Judge, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.int64]:
-    parts = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        labels = np.asarray(judge.predict(batch))
-        if labels.shape != (len(batch),) or not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(f"the judge predicted {_described(labels)}; expected {len(batch)} integers")
-        parts.append(labels.astype(np.int64))
-    return np.concatenate(parts)
-
-
-def _rounded(images: NDArray[Any], original: NDArray[np.uint8], name: str) -> NDArray[np.int64]:
+def _codes(images: NDArray[Any], original: NDArray[np.uint8], name: str) -> NDArray[Any]:
+    """The images in codes, not yet rounded."""
     if images.shape != original.shape:
         raise DataError(f"the attack {name!r} returned shape {images.shape}; expected {original.shape}")
     if np.issubdtype(images.dtype, np.integer):
-        return images.astype(np.int64)
+        return images
     if not np.all(np.isfinite(images)):
         raise DataError(
             f"the attack {name!r} returned pixels that are not finite; are the model's gradients?"
         )
     # In the pixels' own type, so that float32 pixels round to the codes that the twin made of them.
-    return np.asarray(np.rint(images * images.dtype.type(PIXEL_HIGH)).astype(np.int64))
+    return np.asarray(images * images.dtype.type(PIXEL_HIGH))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .pgd import Descent
+from .pgd import ProjectedDescent
 
 __all__ = ["BIM"]
 
 
 @dataclass(frozen=True)
-class BIM(Descent):
+class BIM(ProjectedDescent):
     """Projected gradient descent that starts at the clean image."""
 
     name: ClassVar[str] = "bim"

@@ -7,10 +7,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RecipeError
+from .adaptive import AdaptivePGD
+from .autoattack import APGDCE, APGDT, FABT
 from .bim import BIM
+from .carlini_wagner import CarliniWagnerL2
 from .fgsm import FGSM
+from .hop_skip_jump import HopSkipJump
+from .mim import MIM
 from .noise import GaussianNoise, UniformNoise
 from .pgd import PGD
+from .spsa import SPSA
+from .square import Square
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,9 +27,27 @@ if TYPE_CHECKING:
 __all__ = ["ATTACKS", "make_attack"]
 
 ATTACKS: Mapping[str, type[Any]] = MappingProxyType(
-    {kind.name: kind for kind in (UniformNoise, GaussianNoise, FGSM, BIM, PGD)}
+    {
+        kind.name: kind
+        for kind in (
+            UniformNoise,
+            GaussianNoise,
+            FGSM,
+            BIM,
+            PGD,
+            MIM,
+            CarliniWagnerL2,
+            APGDCE,
+            APGDT,
+            FABT,
+            AdaptivePGD,
+            Square,
+            SPSA,
+            HopSkipJump,
+        )
+    }
 )
-"""Every attack's class, by its name."""
+"""Every attack's class, by its name: noise, those that follow a gradient, those that query the judge."""
 
 
 def make_attack(name: str, **settings: Any) -> Attack:

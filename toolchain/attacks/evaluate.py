@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import RecipeError
-from .base import AttackResult, Judge, worst_case
+from .outcome import AttackResult, worst_case
+from .protocols import Judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,11 +53,12 @@ def evaluate(
     images: NDArray[np.uint8],
     labels: NDArray[np.integer[Any]],
     attacks: Sequence[Attack],
-    epsilon_codes: int,
+    radius: float,
     *,
     seed: int = 0,
     batch_size: int = 128,
     progress: Callable[[str, int, int], None] | None = None,
+    source: str | None = None,
 ) -> Evaluation:
     """Run each attack on all images.
 
@@ -67,10 +69,11 @@ def evaluate(
         images: uint8 `(N, C, H, W)`.
         labels: Integers `(N,)`.
         attacks: At least one.
-        epsilon_codes: Radius in pixel codes, the same for all.
+        radius: In pixel codes, the same for all.
         seed: Every attack starts from it.
         batch_size: Images attacked at a time.
         progress: Called with the attack's name, the images done and to be done.
+        source: Who gives the gradient, where it is not the twin of `target` (see `Attack.__call__`).
 
     Raises:
         RecipeError: No attack was given, or an attack needs a gradient and there is nothing to make it from.
@@ -89,10 +92,11 @@ def evaluate(
                 judge,
                 images,
                 labels,
-                epsilon_codes,
+                radius,
                 seed=seed,
                 batch_size=batch_size,
                 progress=None if progress is None else partial(progress, attack.name),
+                source=source if attack.needs_gradient else None,
             )
             for attack in attacks
         )

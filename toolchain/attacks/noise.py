@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .base import Attack, Problem
+from .base import Attack, Found, Problem
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from .epsilon import Norm
 
 __all__ = ["GaussianNoise", "UniformNoise"]
@@ -24,12 +22,12 @@ class UniformNoise(Attack):
     name: ClassVar[str] = "uniform-noise"
     needs_gradient: ClassVar[bool] = False
 
-    def run(self, problem: Problem) -> NDArray[Any]:
+    def run(self, problem: Problem) -> Found:
         """Return codes, not yet clipped."""
         generator = np.random.default_rng(problem.seed)
-        radius = problem.epsilon_codes
+        radius = int(problem.radius)
         noise = generator.integers(-radius, radius, size=problem.images.shape, endpoint=True)
-        return problem.images + noise
+        return Found(problem.images + noise)
 
 
 @dataclass(frozen=True)
@@ -41,15 +39,17 @@ class GaussianNoise(Attack):
     """
 
     name: ClassVar[str] = "gaussian-noise"
-    norm: ClassVar[Norm] = "none"
+    norms: ClassVar[tuple[Norm, ...]] = ("none",)
     needs_gradient: ClassVar[bool] = False
 
-    def parameters(self, epsilon_codes: int) -> dict[str, Any]:
-        """The standard deviation, in codes."""
-        return {"std_codes": epsilon_codes}
+    norm: Norm = field(default="none", kw_only=True)
 
-    def run(self, problem: Problem) -> NDArray[Any]:
+    def parameters(self, radius: float) -> dict[str, Any]:
+        """The standard deviation, in codes."""
+        return {"std_codes": radius}
+
+    def run(self, problem: Problem) -> Found:
         """Return codes, not yet clipped."""
         generator = np.random.default_rng(problem.seed)
-        noise = generator.normal(0.0, problem.epsilon_codes, size=problem.images.shape)
-        return problem.images + np.rint(noise).astype(np.int64)
+        noise = generator.normal(0.0, problem.radius, size=problem.images.shape)
+        return Found(problem.images + np.rint(noise).astype(np.int64))

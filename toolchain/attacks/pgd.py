@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from ...errors import RecipeError
-from .base import Attack, Problem
-from .epsilon import PIXEL_HIGH
+from .base import Attack, Found, Problem
+from .epsilon import PIXEL_HIGH, Norm
+from .norms import ORDER
+from .settings import check_count, check_positive
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
-    from .base import GradientSource
+    from .gradient import Posed
 
-__all__ = ["PGD", "Descent"]
+__all__ = ["PGD", "Descent", "ProjectedDescent"]
 
 # The descent can cross the ball 1.25 times over, wherever it starts (Madry et al.'s rule: 2.5 eps / steps).
 _REACH = 2.5
@@ -26,7 +23,7 @@ _REACH = 2.5
 
 @dataclass(frozen=True)
 class Descent(Attack):
-    """Signed gradient steps, each projected into the L-infinity ball: what PGD and BIM share.
+    """Gradient steps, each projected into the ball: what PGD, BIM and MIM share.
 
     Attributes:
         steps: Number of steps.
@@ -34,52 +31,53 @@ class Descent(Attack):
             A step longer than the radius is cut to it.
     """
 
+    norms: ClassVar[tuple[Norm, ...]] = ("inf", "2")
     random_start: ClassVar[bool]
 
     steps: int = 40
     step_codes: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise RecipeError(f"{self.name}: steps is {self.steps!r}; expected an integer of at least 1")
-        step = self.step_codes
-        if step is None:
-            return
-        if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < math.inf:
-            raise RecipeError(
-                f"{self.name}: step_codes is {step!r}; expected a positive number of pixel codes"
-            )
+        super().__post_init__()
+        check_count(self.name, "steps", self.steps)
+        if self.step_codes is not None:
+            check_positive(self.name, "step_codes", self.step_codes, "number of pixel codes")
 
-    def used_step(self, epsilon_codes: int) -> float:
+    def used_step(self, radius: float) -> float:
         """The length of a step at this radius, in codes."""
-        step = _REACH * epsilon_codes / self.steps if self.step_codes is None else self.step_codes
-        return min(float(step), float(epsilon_codes))
+        step = _REACH * radius / self.steps if self.step_codes is None else self.step_codes
+        return min(float(step), float(radius))
 
-    def parameters(self, epsilon_codes: int) -> dict[str, Any]:
+    def parameters(self, radius: float) -> dict[str, Any]:
         """The settings, with the step that is used at this radius."""
         return {
-            "steps": self.steps,
-            "step_codes": self.used_step(epsilon_codes),
+            **super().parameters(radius),
+            "step_codes": self.used_step(radius),
             "random_start": self.random_start,
         }
 
-    def run(self, problem: Problem) -> NDArray[Any]:
+
+@dataclass(frozen=True)
+class ProjectedDescent(Descent):
+    """cleverhans's loop: signed steps, or with norm "2" steps along the gradient, projected into the ball."""
+
+    def run(self, problem: Problem) -> Found:
         """Return float32 pixels in [0, 1]."""
         from cleverhans.torch.attacks.projected_gradient_descent import projected_gradient_descent
 
         from .gradient import attack_with
 
-        def algorithm(model: GradientSource, pixels: Tensor, labels: Tensor) -> Tensor:
+        def algorithm(task: Posed) -> Tensor:
             attacked: Tensor = projected_gradient_descent(
-                model,
-                pixels,
-                problem.epsilon_codes / PIXEL_HIGH,
-                self.used_step(problem.epsilon_codes) / PIXEL_HIGH,
+                task.model,
+                task.pixels,
+                problem.radius / PIXEL_HIGH,
+                self.used_step(problem.radius) / PIXEL_HIGH,
                 self.steps,
-                np.inf,
+                ORDER[self.norm],
                 clip_min=0.0,
                 clip_max=1.0,
-                y=labels,
+                y=task.labels,
                 rand_init=self.random_start,
                 sanity_checks=False,
             )
@@ -89,7 +87,7 @@ class Descent(Attack):
 
 
 @dataclass(frozen=True)
-class PGD(Descent):
+class PGD(ProjectedDescent):
     """Projected gradient descent from a random point of the ball."""
 
     name: ClassVar[str] = "pgd"

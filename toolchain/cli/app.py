@@ -30,6 +30,7 @@ from . import (
     export,
     hardware,
     inspect,
+    replay,
     report,
     run,
     train,
@@ -103,6 +104,7 @@ app.command("compile")(compile.compile_model)
 app.command("inspect")(inspect.inspect)
 app.command("run")(run.run)
 app.command("attack")(attack.attack)
+app.command("replay")(replay.replay)
 app.command("report")(report.report)
 app.command("build")(build.build)
 app.add_typer(hardware.app, name="hardware")

@@ -78,15 +78,18 @@ def _show(record: RunRecord, left_out: int) -> None:
     for same in zip(*attacks, strict=True):
         text = attack_text(same[0].attack, same[0].parameters)
         rows.append([text, *(percent(row.correct, row.images) for row in same)])
+    rows.append(["masking verdict", *(row.label for row in record.verdicts)])
     say(
         f"{record.title}: {count(record.dataset.images)} held-out digits of {record.dataset.name} "
         f"({left_out} others calibrated), {first[0].images} of them attacked within "
         f"{first[0].epsilon_codes}/255, judged by the emulator."
     )
     table("", ["accuracy", *variants], rows)
-    say(
-        "What one gradient attack leaves and another takes is not robustness: the worst case counts.",
-    )
+    for verdict in record.verdicts:
+        for finding in verdict.findings:
+            if finding.outcome in ("masked", "suspicious"):
+                say(f"{verdict.variant}, {finding.name} ({finding.outcome}): {finding.text}")
+    say("What one gradient attack leaves and another takes is not robustness: the worst case counts.")
 
 
 def attack_text(name: str, parameters: dict[str, object]) -> str:
@@ -98,11 +101,11 @@ def attack_text(name: str, parameters: dict[str, object]) -> str:
         "fgsm": "FGSM",
         "bim": "BIM",
         "pgd": "PGD",
+        "adaptive-pgd": "adaptive PGD",
     }
-    name = name.partition(", logits")[0]
     parts = [words.get(name, name)]
     if "steps" in parameters:
         parts.append(f"{parameters['steps']} steps")
-    if "logits_divided_by" in parameters:
-        parts.append(f"logits / {parameters['logits_divided_by']:g}")
+    if parameters.get("temperature") == "search":
+        parts.append("logits scaled")
     return ", ".join(parts)

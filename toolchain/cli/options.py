@@ -14,6 +14,7 @@ __all__ = [
     "Data",
     "Json",
     "ModelArgument",
+    "On",
     "OnnxFile",
     "OptionalImages",
     "Seed",
@@ -55,5 +56,11 @@ Changes = Annotated[
         "--set",
         metavar="FIELD=VALUE",
         help="Another value for a field of the profile, such as adc.bits=6; as often as needed.",
+    ),
+]
+On = Annotated[
+    str,
+    typer.Option(
+        "--on", metavar="emulator|onnxruntime|PROFILE:seed=N", help="Who judges; a profile is a chip of it."
     ),
 ]

@@ -52,7 +52,7 @@ def attack_chart(record: RunRecord) -> Markup | None:
     return page_svg("attacks", draw, height, f"Accuracy under attack. {spoken}.")
 
 
-def _setting(row: AttackRow) -> tuple[str, int]:
+def _setting(row: AttackRow) -> tuple[str, float]:
     return row.attack, row.epsilon_codes
 
 

@@ -82,6 +82,7 @@ def _render(record: RunRecord, folder: Path) -> str:
         accuracy=_by_variant([_against_float(record, row) for row in record.accuracy]),
         exactness=_by_variant(record.exactness),
         attacks=_by_variant(record.attacks),
+        verdicts={row.variant: row for row in record.verdicts},
         agrees=agrees,
         attack_chart=attack_chart(record),
         layer_chart=layer_chart(record.artifacts),

@@ -16,7 +16,14 @@ from .words import amount, number, percent, points
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..run_record import AccuracyRow, ArtifactRecord, AttackRow, ExactnessRow, RunRecord
+    from ..run_record import (
+        AccuracyRow,
+        ArtifactRecord,
+        AttackRow,
+        ExactnessRow,
+        RunRecord,
+        VerdictRow,
+    )
 
 __all__ = ["Finding", "agrees", "float_row", "masking", "verdict"]
 
@@ -147,10 +154,24 @@ def _left(record: RunRecord) -> Finding:
                 f"{variant}: {left} of {amount(worst.images, 'image')} withstand {which}; "
                 f"{percent(worst.clean_correct, worst.images)} were right before."
             )
+    details += [_trust(row) for row in record.verdicts]
     doubt = masking(record)
     if doubt is not None:
         details.append(doubt)
-    return Finding(question, tuple(answers), tuple(details), "plain" if doubt is None else "caution")
+    doubtful = doubt is not None or any(row.label != "trustworthy" for row in record.verdicts)
+    return Finding(question, tuple(answers), tuple(details), "caution" if doubtful else "plain")
+
+
+def _trust(row: VerdictRow) -> str:
+    """The masking verdict of a variant in a sentence, with the checks that decided it."""
+    signs = [finding.name for finding in row.findings if finding.outcome in ("masked", "suspicious")]
+    because = f": {', '.join(signs)}" if signs else ""
+    means = {
+        "trustworthy": "what withstood the attacks seems to be robust",
+        "masked": "what withstood them owes it to a gradient that cannot be used",
+        "inconclusive": "these figures are not to be trusted before it is explained",
+    }[row.label]
+    return f"{row.variant}: masking verdict {row.label}, {means}{because}."
 
 
 def _is_mapped(artifact: ArtifactRecord) -> bool:
@@ -158,15 +179,18 @@ def _is_mapped(artifact: ArtifactRecord) -> bool:
     return bool(artifact.recipe.get("mu_law")) or any("mu-law map" in note for note in artifact.notes)
 
 
-def _setting(row: AttackRow) -> tuple[str, str, int, str]:
+def _setting(row: AttackRow) -> tuple[str, str, float, str]:
     return row.attack, row.norm, row.epsilon_codes, json.dumps(row.parameters, sort_keys=True)
 
 
 def masking(record: RunRecord) -> str | None:
     """Return a warning where a mu-law variant does better under a gradient attack than one without the map.
 
-    The same attack, with the same settings, is compared; what the map changes for certain are the gradients.
+    The same attack, with the same settings, is compared; what the map changes for certain are the gradients. Where the
+    record holds masking verdicts, these say more, and nothing is said here.
     """
+    if record.verdicts:
+        return None
     mapped = {artifact.variant for artifact in record.artifacts if _is_mapped(artifact)}
     plain = {artifact.variant for artifact in record.artifacts} - mapped
     follows_gradients = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..analysis.intervals import wilson
 
-__all__ = ["FILTERS", "amount", "decimal", "interval", "number", "percent", "points"]
+__all__ = ["FILTERS", "amount", "decimal", "interval", "number", "percent", "points", "radius"]
 
 _NARROW_SPACE = "\u202f"
 _SPACE = "\u00a0"
@@ -16,12 +16,12 @@ _FINE = 1000
 """From this many images on, a percentage has two decimals; below, one."""
 
 
-def number(value: int) -> str:
-    """Return an integer with its digits grouped in threes."""
+def number(value: float) -> str:
+    """Return a number with its digits grouped in threes."""
     return f"{value:,}".replace(",", _NARROW_SPACE).replace("-", _MINUS)
 
 
-def amount(count: int, singular: str, plural: str | None = None) -> str:
+def amount(count: float, singular: str, plural: str | None = None) -> str:
     """Return a count with its noun."""
     return f"{number(count)}{_SPACE}{singular if count == 1 else plural or singular + 's'}"
 
@@ -61,6 +61,11 @@ def decimal(value: float | None, digits: int = 3) -> str:
     return text.replace("-", _MINUS)
 
 
+def radius(codes: float) -> str:
+    """Return a radius in codes: a whole number as it is, others with two decimals."""
+    return number(int(codes)) if float(codes).is_integer() else number(round(codes, 2))
+
+
 FILTERS = {
     "amount": amount,
     "decimal": decimal,
@@ -68,5 +73,6 @@ FILTERS = {
     "number": number,
     "percent": percent,
     "points": points,
+    "radius": radius,
 }
 """For templates."""

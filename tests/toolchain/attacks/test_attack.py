@@ -16,6 +16,7 @@ from ohmfold.errors import DataError, RecipeError
 from ohmfold.toolchain.attacks import (
     Attack,
     AttackResult,
+    Found,
     GaussianNoise,
     UniformNoise,
     make_attack,
@@ -46,12 +47,12 @@ class Returns(Attack):
     function: Any = None
     problems: list = field(default_factory=list)
 
-    def parameters(self, _epsilon_codes):
+    def parameters(self, _radius):
         return {}
 
     def run(self, problem):
         self.problems.append(problem)
-        return self.function(problem)
+        return Found(self.function(problem))
 
 
 def images_and_labels(count=20, seed=0):
@@ -133,7 +134,70 @@ def test_radius_zero_leaves_the_images_alone_and_runs_nothing():
         assert np.array_equal(result.predictions, result.clean_predictions)
 
 
-GOOD = {"images": images_and_labels()[0], "labels": images_and_labels()[1], "epsilon_codes": 3, "seed": 0}
+def test_only_what_the_caller_says_still_stands_is_attacked():
+    images, labels = images_and_labels(20)
+    judge = LinearJudge()
+    right = judge.predict(images) == labels
+    standing = np.arange(20) % 2 == 0
+    attack = Returns(lambda problem: 255 - problem.images.astype(np.int64))
+    result = attack(None, judge, images, labels, 90, seed=0, standing=standing, source="elsewhere")
+    assert np.array_equal(result.attacked, right & standing)
+    assert np.array_equal(result.adversarial[~result.attacked], images[~result.attacked])
+    assert np.array_equal(result.predictions[~result.attacked], result.clean_predictions[~result.attacked])
+    assert not np.array_equal(result.adversarial[result.attacked], images[result.attacked])
+    assert result.source == "elsewhere"
+    with pytest.raises(DataError, match=r"standing: found int64\(20,\); expected bool\(20,\)"):
+        attack(None, judge, images, labels, 3, seed=0, standing=standing.astype(np.int64))
+
+
+def test_an_earlier_image_is_taken_where_the_last_one_fails_and_it_does_not():
+    images, _ = images_and_labels(12)
+    judge = LinearJudge()
+    labels = judge.predict(images)
+    other = 255 - images
+    fooled = judge.predict(other) != labels
+    assert fooled.any()
+    assert not fooled.all()
+
+    @dataclass(frozen=True)
+    class Keeps(Returns):
+        def run(self, problem):
+            return Found(problem.images, earlier=255 - problem.images)
+
+    result = Keeps()(None, judge, images, labels, 255, seed=0, batch_size=5)
+    assert np.array_equal(result.kept_earlier, fooled)
+    assert np.array_equal(result.success, fooled)
+    assert np.array_equal(result.adversarial[fooled], other[fooled])
+
+
+def test_what_batches_record_is_joined():
+    images, _ = images_and_labels(7)
+    judge = LinearJudge()
+    labels = judge.predict(images)
+    labels[2] += 1
+    wrong = judge.predict(images) != labels
+
+    @dataclass(frozen=True)
+    class Records(Returns):
+        def run(self, problem):
+            count = len(problem.images)
+            rows = np.arange(1, count + 1, dtype=np.float32)
+            return Found(
+                problem.images,
+                margins=np.repeat(rows[:, None], count, axis=1),
+                queries=np.full(count, count),
+            )
+
+    result = Records()(None, judge, images, labels, 3, seed=0, batch_size=4)
+    assert result.queries.tolist() == [4, 4, 0, 4, 4, 2, 2]
+    # A batch with fewer iterates stays where it ended; what was not attacked has none.
+    assert result.margins[:, 0].tolist() == [1, 2, 3, 4]
+    assert result.margins[:, 6].tolist() == [1, 2, 2, 2]
+    assert np.isnan(result.margins[:, wrong]).all()
+    assert result.source == "queries"
+
+
+GOOD = {"images": images_and_labels()[0], "labels": images_and_labels()[1], "radius": 3, "seed": 0}
 
 
 @pytest.mark.parametrize(
@@ -145,10 +209,11 @@ GOOD = {"images": images_and_labels()[0], "labels": images_and_labels()[1], "eps
         ({"labels": GOOD["labels"][:3]}, "expected 20 integers"),
         ({"labels": GOOD["labels"].astype(float)}, "labels: found float64"),
         ({"labels": GOOD["labels"] - 1}, "found -1"),
-        ({"epsilon_codes": 0.3}, "epsilon_codes: found 0.3"),
-        ({"epsilon_codes": -1}, "epsilon_codes: found -1"),
-        ({"epsilon_codes": 256}, "epsilon_codes: found 256"),
-        ({"epsilon_codes": True}, "epsilon_codes: found True"),
+        ({"radius": 0.3}, "radius: found 0.3"),
+        ({"radius": -1}, "radius: found -1"),
+        ({"radius": 256}, "radius: found 256"),
+        ({"radius": True}, "radius: found True"),
+        ({"radius": float("nan")}, "radius: found nan"),
         ({"seed": -1}, "seed: found -1"),
         ({"batch_size": 0}, "batch_size: found 0"),
     ],
@@ -183,7 +248,7 @@ def test_a_judge_that_predicts_no_labels_is_refused():
 def test_noise_repeats_with_its_seed_and_only_then():
     for attack in (UniformNoise(), GaussianNoise()):
         first, second, other = (
-            attack(None, LinearJudge(), **{**GOOD, "epsilon_codes": 40, "seed": seed}).adversarial
+            attack(None, LinearJudge(), **{**GOOD, "radius": 40, "seed": seed}).adversarial
             for seed in (7, 7, 8)
         )
         assert np.array_equal(first, second)
@@ -218,7 +283,19 @@ def result_of(predictions, *, norm="inf", epsilon=4, labels=(0, 0, 0, 0)):
     images = np.zeros((4, *SHAPE), np.uint8)
     clean = np.array([0, 0, 0, 1])
     return AttackResult(
-        "made-up", norm, epsilon, 0, {}, images, images, np.array(labels), clean, np.array(predictions)
+        name="made-up",
+        norm=norm,
+        radius=epsilon,
+        seed=0,
+        parameters={},
+        original=images,
+        adversarial=images,
+        labels=np.array(labels),
+        clean_predictions=clean,
+        predictions=np.array(predictions),
+        source="none",
+        attacked=np.ones(4, bool),
+        kept_earlier=np.zeros(4, bool),
     )
 
 
@@ -249,9 +326,11 @@ class TestCatalogue:
         [
             ("deepfool", {}, "unknown attack 'deepfool'"),
             ("fgsm", {"steps": 3}, "fgsm: unknown setting 'steps'"),
-            ("pgd", {"stpes": 3}, "it has steps, step_codes"),
+            ("pgd", {"stpes": 3}, "it has norm, steps, step_codes"),
             ("pgd", {"steps": 0}, "steps is 0"),
             ("bim", {"steps": 2.0}, "bim: steps is 2.0"),
+            ("pgd", {"norm": "none"}, "pgd: norm is 'none'; expected 'inf' or '2'"),
+            ("uniform-noise", {"norm": "2"}, "norm is '2'; expected 'inf'"),
             ("pgd", {"step_codes": -1.0}, "step_codes is -1.0"),
             ("pgd", {"step_codes": float("nan")}, "step_codes is nan"),
         ],
@@ -262,5 +341,8 @@ class TestCatalogue:
 
 
 def test_importing_the_attacks_imports_no_torch():
-    code = "import sys, ohmfold.toolchain.attacks; sys.exit(bool({'torch', 'cleverhans'} & set(sys.modules)))"
+    code = (
+        "import sys, ohmfold.toolchain.attacks; "
+        "sys.exit(bool({'torch', 'cleverhans', 'pyautoattack'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,10 @@ from ohmfold.errors import DataError, OutputError
 from ohmfold.toolchain.attacks import AttackResult, load_adversarial, save_adversarial
 
 SHA256 = "0123456789abcdef" * 4
-ARRAYS = ("original", "adversarial", "labels", "clean_predictions", "predictions")
+ARRAYS = (
+    "original", "adversarial", "labels", "clean_predictions", "predictions", "attacked", "kept_earlier", "margins",
+    "queries",
+)  # fmt: skip
 
 
 def result(epsilon=6):
@@ -19,7 +22,11 @@ def result(epsilon=6):
     original = rng.integers(10, 240, (5, 1, 3, 3), np.uint8)
     adversarial = (original + rng.integers(-epsilon, epsilon + 1, original.shape)).astype(np.uint8)
     labels = rng.integers(0, 3, (3, 5))
-    return AttackResult("pgd", "inf", epsilon, 3, {"steps": 4}, original, adversarial, *labels)
+    return AttackResult(
+        "pgd", "inf", epsilon, 3, {"steps": 4}, original, adversarial, *labels,
+        source="twin", attacked=rng.random(5) < 0.5, kept_earlier=rng.random(5) < 0.5,
+        margins=rng.random((2, 5), np.float32), queries=rng.integers(0, 9, 5),
+    )  # fmt: skip
 
 
 def test_a_result_comes_back_as_it_was(tmp_path):
@@ -30,7 +37,7 @@ def test_a_result_comes_back_as_it_was(tmp_path):
     for name in ARRAYS:
         assert np.array_equal(getattr(read.result, name), getattr(written, name))
         assert getattr(read.result, name).dtype == getattr(written, name).dtype
-    fields = ("name", "norm", "epsilon_codes", "seed", "parameters", "accuracy")
+    fields = ("name", "norm", "radius", "seed", "parameters", "source", "accuracy")
     assert all(getattr(read.result, name) == getattr(written, name) for name in fields)
     assert [path.name for path in tmp_path.iterdir()] == ["set.npz"]
 
@@ -75,6 +82,9 @@ def test_originals_other_than_the_given_ones_are_refused(saved):
         ({"adversarial": result().adversarial.astype(np.float32)}, r"adversarial is float32\(5, 1, 3, 3\)"),
         ({"adversarial": result().adversarial[:, :, :2]}, r"expected uint8\(5, 1, 3, 3\)"),
         ({"predictions": result().predictions[:3]}, r"predictions is int64\(3,\)"),
+        ({"attacked": np.ones(5, np.uint8)}, r"attacked is uint8\(5,\)"),
+        ({"queries": np.ones(4, np.int64)}, r"queries is int64\(4,\)"),
+        ({"margins": np.ones((2, 4), np.float32)}, r"margins is float32\(2, 4\)"),
         ({"labels": np.array([object()] * 5)}, "not a set of adversarial images"),
         ({"metadata": np.frombuffer(b"{", np.uint8)}, "not a set of adversarial images"),
         ({"metadata": np.frombuffer(b"[]", np.uint8)}, "not a set of adversarial images"),
@@ -89,10 +99,12 @@ def test_members_of_another_form_are_refused(saved, changes, message):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("schema", 2, "schema 1"),
+        ("schema", 1, "schema 2"),
         ("norm", "l7", "a known norm"),
-        ("epsilon_codes", 300, "a radius in codes"),
-        ("epsilon_codes", "6", "a radius in codes"),
+        ("radius", 300, "a radius in codes"),
+        ("radius", "6", "a radius in codes"),
+        ("radius", 6.0, "a radius in codes"),
+        ("source", None, "a source"),
         ("artifact_sha256", "beef", "a SHA-256"),
         ("parameters", [], "parameters"),
     ],

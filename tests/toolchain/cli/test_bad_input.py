@@ -58,6 +58,13 @@ def bad(files, tmp_path_factory) -> dict[str, Path]:
     np.savez(made["empty.npz"], images=np.zeros((0, 1, 8, 8), np.uint8), labels=np.zeros(0, np.int64))
     made["recipe.toml"] = folder / "recipe.toml"
     made["recipe.toml"].write_text("weight_bit = 3\n")
+    attack = 'title = "t"\n[[attacks]]\nname = "a"\nattack = "pgd"\n'
+    for name, line in (("suite.toml", "strength = 3"), ("parent.toml", 'source = "parent"')):
+        made[name] = folder / name
+        made[name].write_text(attack + line)
+    made["many.npz"] = folder / "many.npz"
+    pixels = np.zeros((6, 1, 8, 8), np.uint8)
+    np.savez(made["many.npz"], images=pixels, labels=np.array([0, 1, 2, 9, 0, 1]))
     made["gone"] = folder / "gone"
     made["out"] = folder / "out.onnx"
     made["folder"] = folder
@@ -116,6 +123,34 @@ CASES = {
     "unknown witness": ("run {artifact} --data {data} --witness me", "me"),
     "unknown attack": ("attack {artifact} --data {data} --attack magic", "magic"),
     "epsilon past the range": ("attack {artifact} --data {data} --epsilon 1.5", "1.5"),
+    "epsilon of 256 codes": ("attack {artifact} --data {data} --epsilon 256", "256"),
+    "negative epsilon": ("attack {artifact} --data {data} --epsilon -1", "-1"),
+    "epsilon of nothing": ("attack {artifact} --data {data} --epsilon 0", "radius of 0 codes"),
+    "wrong ladder": ("attack {artifact} --data {data} --ladder 0.1,x", "'x'"),
+    "unknown norm": ("attack {artifact} --data {data} --norm 1", "expected inf or 2"),
+    "unknown suite": ("attack {artifact} --data {data} --suite papr --out {folder}/run", "the nearest is 'paper'"),
+    "suite with an unknown field": ("attack {artifact} --data {data} --suite {suite.toml}", "attacks.0.strength"),
+    "unknown judge": ("attack {artifact} --data {data} --on me", "neither emulator nor onnxruntime"),
+    "steps of a suite": ("attack {artifact} --data {data} --suite paper --steps 3", "in its file"),
+    "missing parent": ("attack {artifact} --data {data} --parent {gone}.pt", "no such file"),
+    "integer model as parent": (
+        "attack {artifact} --data {data} --parent {artifact} --suite {parent.toml} --out {folder}/run",
+        "is an integer model",
+    ),
+    "attack on a parent that was not given": (
+        "attack {artifact} --data {data} --suite {parent.toml} --out {folder}/run", "was not given (--parent)",
+    ),
+    "substitute of another shape": (
+        "attack {artifact} --data {data} --substitute mnist-cnn --out {folder}/run", "does not take images of shape",
+    ),
+    "labels out of range, attacked": (
+        "attack {artifact} --data {many.npz} --out {folder}/run", "found the label 9; the artifact knows the classes 0",
+    ),
+    "images of another type, attacked": ("attack {artifact} --data {float.npz} --out {folder}/run", "uint8"),
+    "images of another shape, attacked": ("attack {artifact} --data {ten.npz} --out {folder}/run", "10, 10"),
+    "attacks into somebody's folder": ("attack {artifact} --data {data} --out {other}", "not empty"),
+    "missing set": ("replay {gone}", "no such file"),
+    "a set that is none": ("replay {data} {artifact}", "not a set of adversarial images"),
     "bad input shape": ("export mnist-cnn --out {out} --input-shape 1,28,x", "1,28,x"),
     "unknown option": ("run {artifact} --fast", "--fast"),
     "unknown command": ("fold", "fold"),

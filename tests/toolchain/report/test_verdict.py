@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from ohmfold.toolchain.report.verdict import masking, verdict
@@ -8,7 +10,9 @@ from ohmfold.toolchain.run_record import (
     AttackRow,
     DatasetRecord,
     ExactnessRow,
+    FindingRow,
     RunRecord,
+    VerdictRow,
 )
 
 EQUAL = {"variant": "plain", "witness": "w", "tensors": 2, "integers": 10, "floats": 4, "differing": 0}
@@ -167,3 +171,48 @@ def test_numbers_read_well():
     assert decimal(1234.5) == "1\u202f234"
     assert decimal(1e-7) == "1.00e\u221207"
     assert decimal(-16.188) == "\u221216.2"
+
+
+def trust(label, outcome="clear", variant="plain"):
+    finding = FindingRow(
+        name="noise beats gradient",
+        outcome=outcome,
+        effect=0.5,
+        needed=35,
+        text="evidence",
+        source="somebody",
+    )
+    return VerdictRow(
+        variant=variant, label=label, images=100, norm="inf", epsilon_codes=76, findings=(finding,)
+    )
+
+
+@pytest.mark.parametrize(
+    ("label", "outcome", "state"),
+    [
+        ("trustworthy", "clear", "plain"),
+        ("masked", "masked", "caution"),
+        ("inconclusive", "suspicious", "caution"),
+    ],
+)
+def test_the_masking_verdict_stands_beside_what_is_left(label, outcome, state):
+    found = verdict(record(attacks=(attack("plain", 40),), verdicts=(trust(label, outcome),)))[2]
+    assert found.state == state
+    assert f"plain: masking verdict {label}" in words(found)
+    assert ("noise beats gradient" in words(found)) == (outcome != "clear")
+
+
+def test_where_a_record_holds_verdicts_nothing_is_guessed_from_its_variants():
+    attacks = (attack("plain", 10), attack("mapped", 60))
+    artifacts = (artifact("plain"), artifact("mapped", {"mu_law": {"fc": 255.0}}))
+    assert masking(record(attacks=attacks, artifacts=artifacts)) is not None
+    assert (
+        masking(record(attacks=attacks, artifacts=artifacts, verdicts=(trust("masked", "masked"),))) is None
+    )
+
+
+def test_records_of_schema_1_are_read(tmp_path):
+    old = record(attacks=(attack("plain", 40),)).model_dump(mode="json") | {"schema_version": 1}
+    del old["verdicts"], old["judge"]
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    assert RunRecord.load(tmp_path).verdicts == ()
