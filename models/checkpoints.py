@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 import pickle
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +14,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, OutputError
-from .registry import MODELS, ZOO, build_model, matching_architecture
+from ..errors import CheckpointError
+from .registry import ZOO, build_model, find_model, matching_architecture, model_names
+from .replacing import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 _log = logging.getLogger(__name__)
 # All metadata is JSON under one key: safetensors writes several keys in random order, and the same weights
@@ -53,7 +51,7 @@ def save_weights(
     tensors = {name: _stored(name, tensor, half=half) for name, tensor in module.state_dict().items()}
     digest = weights_sha256(tensors)
     metadata = {_ARCHITECTURE: architecture or matching_architecture(tensors), _HASH: digest}
-    with _replacing(Path(path)) as temporary:
+    with replacing(Path(path)) as temporary:
         safetensors.torch.save_file(tensors, temporary, {_METADATA: json.dumps(metadata)})
     return digest
 
@@ -102,9 +100,9 @@ def load_model(name_or_path: str | Path) -> nn.Module:
     else:
         tensors = _state_dict(path)
         architecture = matching_architecture(tensors)
-    if not isinstance(architecture, str) or architecture not in MODELS:
+    if not isinstance(architecture, str) or find_model(architecture) is None:
         raise CheckpointError(
-            f"{path}: architecture {architecture or 'unknown'}, expected one of {', '.join(sorted(MODELS))}; "
+            f"{path}: architecture {architecture or 'unknown'}, expected one of {', '.join(model_names())}; "
             "build the module yourself and pass it to load_weights"
         )
     model = build_model(architecture)
@@ -129,7 +127,7 @@ def write_training_state(path: Path, run: str, state: Mapping[str, Any]) -> None
     Raises:
         OutputError: The file cannot be written.
     """
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         torch.save({"run": run, **state}, temporary)
 
 
@@ -217,20 +215,4 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None
 
 def _zoo_file(name: str) -> Path | None:
     file = ZOO / f"{name}.safetensors"
-    return file if name in MODELS and file.is_file() else None
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; move it there when the block ends well, remove it otherwise."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    return file if Path(name).name == name and file.is_file() else None

@@ -1,4 +1,4 @@
-"""Standard training: seeded, repeatable, and resumable at each epoch with the same result."""
+"""The training loop: seeded, repeatable, and resumable at each epoch with the same result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,18 +16,24 @@ from torch.nn import functional
 
 from ..errors import DataError
 from .checkpoints import read_training_state, weights_sha256, write_training_state
+from .curves import write_curves
+from .network import Network, pixels_of
+from .parallel import Processes
 from .recipe import TrainingRecipe
+from .recipes.standard import Standard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from .image_data import Dataset
+    from .recipes.base import Method
 
 __all__ = ["EpochRecord", "Progress", "TrainingRecipe", "TrainingResult", "accuracy", "train"]
 
 _log = logging.getLogger(__name__)
 _MOMENTUM = 0.9
+_ALONE = Processes()
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Progress:
         batches: Batches per epoch.
         loss: Mean loss of this batch.
         eta_seconds: Estimated seconds to the end of the run.
+        stage: Which of a method's several runs this is, such as "round-2"; empty where there is one.
     """
 
     epoch: int
@@ -49,16 +56,28 @@ class Progress:
     batches: int
     loss: float
     eta_seconds: float
+    stage: str = ""
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch came to: its mean training loss, accuracy on the test set (None without), seconds."""
+    """What one epoch came to.
+
+    Attributes:
+        epoch: Its number, from 1.
+        loss: Mean training loss.
+        accuracy: On the test set, in [0, 1]; None without one.
+        seconds: How long it took, judging included.
+        figures: What else the method measured, by name.
+        stage: Which of a method's several runs it belongs to; empty where there is one.
+    """
 
     epoch: int
     loss: float
     accuracy: float | None
     seconds: float
+    figures: dict[str, float] = field(default_factory=dict)
+    stage: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,11 +88,13 @@ class TrainingResult:
         history: One record per epoch, those before a resumption included.
         seconds: Time spent in all epochs.
         sha256: Hash of the trained weights (`checkpoints.weights_sha256`).
+        module: What was trained; another one than was given where the method makes one of its own.
     """
 
     history: tuple[EpochRecord, ...]
     seconds: float
     sha256: str
+    module: nn.Module | None = field(default=None, compare=False, repr=False)
 
     @property
     def accuracy(self) -> float | None:
@@ -86,65 +107,56 @@ def train(
     data: Dataset,
     recipe: TrainingRecipe,
     *,
+    method: Method | None = None,
     test: Dataset | None = None,
     checkpoint: Path | None = None,
+    curves: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
+    processes: Processes = _ALONE,
 ) -> TrainingResult:
-    """Train a classifier in place with cross-entropy.
+    """Train a classifier, in place where its method does not make another one of it.
 
-    The same initial weights, data, recipe, thread count and machine give the same weights, bit for bit;
-    so does a run that was killed and started again with the same `checkpoint`, whose epochs already done
-    are not repeated.
+    The same initial weights, data, recipe, method, thread count and machine give the same weights, bit for
+    bit; so does a run that was killed and started again with the same `checkpoint`: epochs already done are
+    not repeated, one that was not done is started again from its beginning.
 
     Args:
         model: Takes (N, C, H, W) float32 pixels in [0, 1], returns (N, classes) logits.
         data: What to train on.
-        recipe: How.
+        recipe: The settings of the loop.
+        method: How a batch becomes a loss; by default `Standard()`.
         test: Judged after each epoch.
-        checkpoint: File that holds the state after each epoch; resumed from if it exists.
+        checkpoint: File that holds the state after each epoch; resumed from if it exists. A method of several
+            runs puts the name of each behind its stem.
+        curves: CSV file of loss, accuracy and the method's figures by epoch, rewritten after each.
         progress: Called after each batch.
+        processes: This process among those that train together.
 
     Returns:
-        History, time and the hash of the weights.
+        History, time, the hash of the weights and the trained module.
 
     Raises:
         DataError: The model cannot take the images, or has fewer outputs than they have classes.
+        RecipeError: The method does not fit the model.
         CheckpointError: The checkpoint is of another run (weights, data or recipe), or unreadable.
-        OutputError: The checkpoint cannot be written.
+        OutputError: The checkpoint or the curves cannot be written.
     """
     for images in (data, test):
         if images is not None:
             _check_fit(model, images)
-    run = _run_identity(model, data, recipe)
-    optimizer = _optimizer(model, recipe)
-    history: list[EpochRecord] = []
-    if checkpoint is not None and checkpoint.exists():
-        state = read_training_state(checkpoint, run)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        history = [EpochRecord(**record) for record in state["history"]]
-        _log.info("resuming %s after epoch %d of %d", checkpoint, len(history), recipe.epochs)
+    before: list[EpochRecord] = []
+
+    def run(network: nn.Module, images: Dataset, chosen: Method, stage: str = "") -> TrainingResult:
+        file = checkpoint.with_stem(f"{checkpoint.stem}-{stage}") if checkpoint and stage else checkpoint
+        loop = _Loop(images, recipe, chosen, test, file, curves, progress, processes, stage, tuple(before))
+        result = loop.run(network)
+        before.extend(result.history)
+        return result
+
     with _repeatable():
-        if recipe.precision == "bfloat16":
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for epoch in range(len(history), recipe.epochs):
-            start = time.perf_counter()
-            loss = _train_epoch(model, optimizer, data, recipe, epoch, progress)
-            judged = None if test is None else accuracy(model, test)
-            history.append(EpochRecord(epoch + 1, loss, judged, time.perf_counter() - start))
-            _log.info("epoch %d of %d: %s", epoch + 1, recipe.epochs, history[-1])
-            if checkpoint is not None:
-                write_training_state(
-                    checkpoint,
-                    run,
-                    {
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "history": [asdict(record) for record in history],
-                    },
-                )
-    model.eval()
-    return TrainingResult(tuple(history), sum(record.seconds for record in history), weights_sha256(model))
+        result = (Standard() if method is None else method).fit(model, data, recipe.seed, run)
+    history = tuple(before)
+    return TrainingResult(history, sum(record.seconds for record in history), result.sha256, result.module)
 
 
 def accuracy(model: nn.Module, data: Dataset, batch_size: int = 500) -> float:
@@ -160,59 +172,119 @@ def accuracy(model: nn.Module, data: Dataset, batch_size: int = 500) -> float:
     correct = 0
     with torch.inference_mode():
         for first in range(0, len(data), batch_size):
-            logits = model(_pixels(torch.from_numpy(data.images[first : first + batch_size])))
+            logits = model(pixels_of(torch.from_numpy(data.images[first : first + batch_size])))
             labels = torch.from_numpy(data.labels[first : first + batch_size])
             correct += int((logits.argmax(1) == labels).sum())
     model.train(was_training)
     return correct / len(data)
 
 
-def _train_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    data: Dataset,
-    recipe: TrainingRecipe,
-    epoch: int,
-    progress: Callable[[Progress], None] | None,
-) -> float:
-    """Train one epoch, whose randomness depends on seed and epoch alone; return the mean loss."""
-    torch.manual_seed(_epoch_seed(recipe.seed, epoch))
-    images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
-    batches = torch.split(torch.randperm(len(data)), recipe.batch_size)
-    model.train()
-    clipped = _layer_weights(model) if recipe.weight_clip is not None else []
-    start, total = time.perf_counter(), 0.0
-    for number, chosen in enumerate(batches):
-        rate = recipe.learning_rate_at(epoch * len(batches) + number, recipe.epochs * len(batches))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        pixels = _pixels(_shifted(images[chosen], recipe.shift))
-        optimizer.zero_grad()
-        loss = _loss(model, pixels, labels[chosen], recipe)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        for weight in clipped:
-            _clip_outliers(weight, recipe.weight_clip or 0.0)
-        total += loss.item() * len(chosen)
-        if progress is not None:
-            done = number + 1
-            left = (recipe.epochs - epoch) * len(batches) - done
-            eta = (time.perf_counter() - start) / done * left
-            progress(Progress(epoch + 1, recipe.epochs, done, len(batches), loss.item(), eta))
-    return total / len(data)
+@dataclass(frozen=True, eq=False)
+class _Loop:
+    """One run over the epochs: everything but the network, which `run` trains."""
 
+    data: Dataset
+    recipe: TrainingRecipe
+    method: Method
+    test: Dataset | None
+    checkpoint: Path | None
+    curves: Path | None
+    progress: Callable[[Progress], None] | None
+    processes: Processes
+    stage: str
+    before: tuple[EpochRecord, ...]
 
-def _loss(model: nn.Module, pixels: Tensor, labels: Tensor, recipe: TrainingRecipe) -> Tensor:
-    half = recipe.precision == "bfloat16"
-    if half:
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-        logits = model(pixels)
-    return functional.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    def run(self, model: nn.Module) -> TrainingResult:
+        """Train all epochs that the checkpoint does not hold yet."""
+        recipe = self.recipe
+        model = self.method.prepare(model, self.data)
+        run = _run_identity(model, self.data, recipe, self.method)
+        optimizer = _optimizer(model, recipe)
+        history: list[EpochRecord] = []
+        if self.checkpoint is not None and self.checkpoint.exists():
+            state = read_training_state(self.checkpoint, run)
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            history = [EpochRecord(**record) for record in state["history"]]
+            _log.info("resuming %s after epoch %d of %d", self.checkpoint, len(history), recipe.epochs)
+        half = recipe.precision == "bfloat16"
+        if half:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = Network(model, half, recipe.label_smoothing)
+        for epoch in range(len(history), recipe.epochs):
+            start = time.perf_counter()
+            loss = self._epoch(network, optimizer, epoch)
+            self.processes.agree(model)
+            judged, figures = self._judged(network)
+            seconds = time.perf_counter() - start
+            history.append(EpochRecord(epoch + 1, loss, judged, seconds, figures, self.stage))
+            _log.info("epoch %d of %d: %s", epoch + 1, recipe.epochs, history[-1])
+            self._keep(run, model, optimizer, history)
+        model = self.method.finish(model)
+        model.eval()
+        seconds = sum(record.seconds for record in history)
+        return TrainingResult(tuple(history), seconds, weights_sha256(model), model)
 
+    def _epoch(self, network: Network, optimizer: torch.optim.Optimizer, epoch: int) -> float:
+        """Train one epoch, whose randomness depends on seed and epoch alone; return the mean loss."""
+        recipe, data, model = self.recipe, self.data, network.module
+        torch.manual_seed(_epoch_seed(recipe.seed, epoch))
+        images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+        batches = torch.split(torch.randperm(len(data)), recipe.batch_size)
+        steps = recipe.epochs * len(batches)
+        model.train()
+        clipped = _layer_weights(model) if recipe.weight_clip is not None else []
+        start, total = time.perf_counter(), 0.0
+        for number, chosen in enumerate(batches):
+            step = epoch * len(batches) + number
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate_at(step, steps)
+            batch = _mirrored(_shifted(images[chosen], recipe.shift), flip=recipe.flip)
+            optimizer.zero_grad()
+            loss = self._gradient(network, batch, labels[chosen], step / steps)
+            optimizer.step()
+            for weight in clipped:
+                _clip_outliers(weight, recipe.weight_clip or 0.0)
+            total += loss * len(chosen)
+            if self.progress is not None:
+                done = number + 1
+                left = (recipe.epochs - epoch) * len(batches) - done
+                eta = (time.perf_counter() - start) / done * left
+                self.progress(Progress(epoch + 1, recipe.epochs, done, len(batches), loss, eta, self.stage))
+        return total / len(data)
 
-def _pixels(images: Tensor) -> Tensor:
-    return images.to(torch.float32) / 255.0
+    def _gradient(self, network: Network, batch: Tensor, labels: Tensor, done: float) -> float:
+        """Put the gradient of the batch's mean loss into the parameters; return the loss."""
+        mine = self.processes.share(torch.arange(len(batch)))
+        weight = len(mine) / len(batch)
+        value = 0.0
+        if len(mine):
+            loss = self.method.loss(network, pixels_of(batch[mine]), labels[mine], done)
+            loss.backward()  # type: ignore[no-untyped-call]
+            value = loss.item() * weight
+        self.processes.average(network.module, weight)
+        return self.processes.sum(value)
+
+    def _judged(self, network: Network) -> tuple[float | None, dict[str, float]]:
+        """Return accuracy and further figures on the test set; every process measures them alike."""
+        if self.test is None:
+            return None, {}
+        return accuracy(network.module, self.test), self.method.figures(network, self.test)
+
+    def _keep(
+        self, run: str, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[EpochRecord]
+    ) -> None:
+        """Write state and curves, in the first process; the others go on when they are written."""
+        if self.processes.first and self.checkpoint is not None:
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "history": [asdict(record) for record in history],
+            }
+            write_training_state(self.checkpoint, run, state)
+        if self.processes.first and self.curves is not None:
+            write_curves(self.curves, [asdict(record) for record in (*self.before, *history)])
+        self.processes.wait()
 
 
 def _shifted(images: Tensor, shift: int) -> Tensor:
@@ -226,6 +298,14 @@ def _shifted(images: Tensor, shift: int) -> Tensor:
     columns = (right + torch.arange(width))[:, None, None, :]
     channels = torch.arange(images.shape[1])[None, :, None, None]
     return padded[torch.arange(n)[:, None, None, None], channels, rows, columns]
+
+
+def _mirrored(images: Tensor, *, flip: bool) -> Tensor:
+    """Mirror every other image, left to right, by chance."""
+    if not flip:
+        return images
+    chosen = torch.rand(len(images)) < 0.5
+    return torch.where(chosen[:, None, None, None], images.flip(3), images)
 
 
 @torch.no_grad()
@@ -257,7 +337,7 @@ def _check_fit(model: nn.Module, data: Dataset) -> None:
     model.eval()
     try:
         with torch.inference_mode():
-            logits = model(_pixels(torch.from_numpy(data.images[:1])))
+            logits = model(pixels_of(torch.from_numpy(data.images[:1])))
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"the model cannot take images of {data.images.shape[1:]} ({reason})") from error
@@ -270,10 +350,10 @@ def _check_fit(model: nn.Module, data: Dataset) -> None:
         )
 
 
-def _run_identity(model: nn.Module, data: Dataset, recipe: TrainingRecipe) -> str:
+def _run_identity(model: nn.Module, data: Dataset, recipe: TrainingRecipe, method: Method) -> str:
     """Hash of all that decides a run, to recognise its checkpoint."""
-    parts = [weights_sha256(model), data.sha256(), json.dumps(recipe.as_dict(), sort_keys=True)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    settings = json.dumps([recipe.as_dict(), method.settings()], sort_keys=True)
+    return hashlib.sha256("\n".join((weights_sha256(model), data.sha256(), settings)).encode()).hexdigest()
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

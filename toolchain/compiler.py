@@ -88,7 +88,8 @@ def compile(  # noqa: A001 - the verb of a compiler
 
     Args:
         model: A PyTorch module, a float ONNX file or an `onnx_ir.Model` (not changed), that takes float32
-            pixels in [0, 1] `(N, C, H, W)` or `(N, C, L)` and returns logits `(N, classes)`.
+            pixels in [0, 1] `(N, C, H, W)` or `(N, C, L)` and returns logits `(N, classes)`. One that was
+            trained as integers (`models.quantised.Quantised`) keeps its learned steps and limits.
         calibration_images: uint8 pixel codes `(N, C, H, W)`, a few hundred from the training set; they set
             the ranges of the activations (and the bias correction).
         recipe: The settings; by default 3-bit weights, min-max calibration.
@@ -111,6 +112,7 @@ def compile(  # noqa: A001 - the verb of a compiler
     _check_calibration(calibration_images)
     if keep is not None:
         _make_folder(Path(keep))
+    model, recipe = _float_form(model, recipe)
     graph, source = _float_model(model, calibration_images, progress)
     for position, (name, make) in enumerate(passes_of(recipe, calibration_images), start=1):
         if progress is not None:
@@ -122,6 +124,18 @@ def compile(  # noqa: A001 - the verb of a compiler
             )
     _describe(graph, recipe, source, calibration_images)
     return Artifact(graph)
+
+
+def _float_form(
+    model: nn.Module | ir.Model | str | Path, recipe: Recipe
+) -> tuple[nn.Module | ir.Model | str | Path, Recipe]:
+    """Return the float network to compile and its recipe; what was trained as integers brings its own."""
+    if isinstance(model, str | Path | ir.Model):
+        return model, recipe
+    from ..models.quantised import Quantised
+    from .learned import float_form
+
+    return float_form(model, recipe) if isinstance(model, Quantised) else (model, recipe)
 
 
 def _make_folder(folder: Path) -> None:

@@ -106,7 +106,8 @@ class Recipe(_Settings):
         mu_law_domain: `literal`: the weights themselves, |w| <= 1; `normalised`: w / max|w|, scaled back.
         bias_correction: Shift each bias by the mean error that weight quantisation causes on the
             calibration images.
-        calibration: Activation ranges: `min-max`, `percentile`, or `mse` (least squared error).
+        calibration: Activation ranges: `min-max`, `percentile`, `mse` (least squared error), or `limits`: the
+            upper limits that the network itself clips at (learned ones, say), `min-max` where it does not.
         percentile: Share of activations, in percent, that `calibration="percentile"` keeps in range.
         scales: `float`, or `pow2`: every scale a power of two, so that no multiplier is left.
         input: `uint8`: the artifact takes the sensor's pixel codes; `float32`: it takes pixels in [0, 1]
@@ -123,7 +124,7 @@ class Recipe(_Settings):
     mu_law: dict[str, Mu] = Field(default_factory=dict)
     mu_law_domain: Literal["literal", "normalised"] = "literal"
     bias_correction: bool = False
-    calibration: Literal["min-max", "percentile", "mse"] = "min-max"
+    calibration: Literal["min-max", "percentile", "mse", "limits"] = "min-max"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     scales: Literal["float", "pow2"] = "float"
     input: Literal["uint8", "float32"] = "uint8"

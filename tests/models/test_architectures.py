@@ -7,7 +7,8 @@ from torch import nn
 from ohmfold.errors import RecipeError
 from ohmfold.models.cnn import MnistCnn
 from ohmfold.models.mobilenet import Block, InvertedResidual, MobileNet
-from ohmfold.models.registry import MODELS, build_model, matching_architecture
+from ohmfold.models.quantised import Quantised
+from ohmfold.models.registry import MODELS, build_model, find_model, matching_architecture
 from ohmfold.models.resnet import PreActResNet, PreActUnit
 from ohmfold.models.vgg import Vgg
 
@@ -117,3 +118,36 @@ def test_registered_models_are_recognised_by_their_tensors(name: str) -> None:
         state = MODELS[name]().state_dict()
     assert matching_architecture(state) == name
     assert matching_architecture({**state, "extra": torch.zeros(1)}) is None
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_wide_resnets_of_any_width_are_built_and_recognised(width: int) -> None:
+    build = find_model(f"cifar-wrn32-{width}")
+    assert build is not None
+    with torch.device("meta"):
+        model = build()
+    assert model.fc.in_features == 64 * width
+    assert sum(isinstance(layer, PreActUnit) for layer in model.modules()) == 15
+    assert matching_architecture(model.state_dict()) == f"cifar-wrn32-{width}"
+
+
+def test_width_ten_is_the_one_without_a_number() -> None:
+    build = find_model("cifar-wrn32-10")
+    assert build is not None
+    with torch.device("meta"):
+        assert matching_architecture(build().state_dict()) == "cifar-wrn32"
+
+
+def test_integer_networks_of_the_registry_are_recognised_with_their_width() -> None:
+    model = build_model("mnist-cnn-w3")
+    assert isinstance(model, Quantised)
+    assert matching_architecture(model.state_dict()) == "mnist-cnn-w3"
+    assert matching_architecture(Quantised(build_model("mnist-cnn"), 2).state_dict()) == "mnist-cnn-w2"
+    assert matching_architecture({"bits": torch.tensor(3)}) is None
+
+
+@pytest.mark.parametrize("name", ["cifar-wrn32-0", "cifar-wrn32-100", "cifar-wrn32-", "mnist-cnn-w1", "x-w3"])
+def test_names_outside_a_family_are_unknown(name: str) -> None:
+    assert find_model(name) is None
+    with pytest.raises(RecipeError, match="cifar-wrn32-WIDTH"):
+        build_model(name)

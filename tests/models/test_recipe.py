@@ -32,6 +32,7 @@ from ohmfold.models.recipe import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingRec
         ("optimizer", "lion"),
         ("schedule", "step"),
         ("precision", "float16"),
+        ("flip", 1),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(field: str, value: object) -> None:

@@ -1,5 +1,6 @@
 """Training on a toy problem: it learns, repeats bit for bit, and resumes bit for bit."""
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,6 +184,29 @@ def test_shifts_move_each_image_by_its_own_offset_and_fill_with_zeros() -> None:
     assert places == {(row, column) for row in range(5) for column in range(1, 6)}
     assert torch.equal(moved[:, 0] // 7, moved[:, 1] // 9)
     assert torch.equal(training._shifted(images, 0), images)
+
+
+def test_mirroring_turns_about_half_of_the_images_and_no_more() -> None:
+    torch.manual_seed(0)
+    images = torch.arange(400 * 2 * 3 * 4).reshape(400, 2, 3, 4)
+    mirrored = training._mirrored(images, flip=True)
+    turned = (mirrored == images.flip(3)).flatten(1).all(1)
+    kept = (mirrored == images).flatten(1).all(1)
+    assert torch.all(turned ^ kept)
+    assert 150 < int(turned.sum()) < 250
+    assert training._mirrored(images, flip=False) is images
+
+
+def test_curves_are_a_csv_line_an_epoch(tmp_path: Path) -> None:
+    path = tmp_path / "curves.csv"
+    result = train(_model(), _toy(), RECIPE, test=_toy(40, 1), curves=path)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    assert [float(row["loss"]) for row in rows] == [record.loss for record in result.history]
+    assert [float(row["accuracy"]) for row in rows] == [record.accuracy for record in result.history]
+    train(_model(), _toy(), RECIPE, curves=path)
+    assert {row.split(",")[3] for row in path.read_text().splitlines()[1:]} == {""}
 
 
 def test_progress_counts_batches_and_ends_with_no_time_left() -> None:

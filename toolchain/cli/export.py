@@ -46,10 +46,17 @@ def export(
         import onnx_ir as ir
 
         from ...export import check_export, export_module
+        from ...errors import UnsupportedError
         from ...models.checkpoints import load_model
+        from ...models.quantised import Quantised
         from ..artifact import write_atomically
 
         module = load_model(model)
+        if isinstance(module, Quantised):
+            raise UnsupportedError(
+                f"{model} was trained as integers, which a float ONNX file cannot hold: `ohmfold compile` takes it "
+                "as it is, with its learned steps"
+            )
         images, origin = _images_to_check(data, shape)
         progress("exporting", 0.3)
         exported = export_module(module, tuple(images.shape[1:]))

@@ -1,4 +1,4 @@
-"""`ohmfold train`: standard training of a model of the registry."""
+"""`ohmfold train`: train a model of the registry by one of the methods."""
 
 from __future__ import annotations
 
@@ -23,6 +23,20 @@ def train(
     model: Annotated[str, typer.Option("--model", metavar="NAME", help="Architecture, such as mnist-cnn.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.safetensors", help="Where the weights go.")],
     *,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe", metavar="NAME", help="The method: standard, adversarial, feedback, qat, ..."
+        ),
+    ] = "standard",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="A setting of the method, such as epsilon=0.3; as often as needed.",
+        ),
+    ] = None,
     data: Data = None,
     download: Annotated[
         bool,
@@ -44,6 +58,10 @@ def train(
             help="Keep the state after each epoch there, and go on from it.",
         ),
     ] = None,
+    curves: Annotated[
+        Path | None,
+        typer.Option("--curves", metavar="FILE.csv", help="Loss, accuracy and more by epoch, as it goes."),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 12,
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
     optimizer: Annotated[
@@ -58,6 +76,7 @@ def train(
         float | None, typer.Option(help="Clip weights to this many of their layer's standard deviations.")
     ] = None,
     shift: Annotated[int, typer.Option(help="Largest random shift of an image, in pixels.")] = 0,
+    flip: Annotated[bool, typer.Option("--flip", help="Mirror every other image, by chance.")] = False,
     label_smoothing: Annotated[float, typer.Option(help="Probability mass spread over all classes.")] = 0.0,
     precision: Annotated[
         str, typer.Option(metavar="float32|bfloat16", help="Of the forward pass.")
@@ -65,10 +84,13 @@ def train(
     seed: Annotated[int, typer.Option(help="Of the initial weights, the order, the shifts.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier; print its test accuracy and the SHA-256 of its weights."""
+    """Train a classifier; print its test accuracy and the SHA-256 of its weights.
+
+    Several processes train together under torchrun: torchrun --nproc-per-node 2 -m ohmfold train ...
+    """
     from ...models.recipe import TrainingRecipe
 
-    recipe = TrainingRecipe(
+    loop = TrainingRecipe(
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
@@ -77,36 +99,57 @@ def train(
         weight_decay=weight_decay,
         weight_clip=weight_clip,
         shift=shift,
+        flip=flip,
         label_smoothing=label_smoothing,
         precision=precision,
         seed=seed,
     )
     check_writable(out)
+    if curves is not None:
+        check_writable(curves)
     state = _state_file(checkpoints)
 
     from ...models.checkpoints import load_weights, save_weights
     from ...models.datasets import resolve_dataset
+    from ...models.parallel import joined_processes
+    from ...models.recipes import method_of
     from ...models.registry import build_model
     from ...models.training import train as run_training
 
+    method = method_of(recipe, settings or [])
     if download:
         data = _downloaded(data)
-    network = build_model(model, seed=recipe.seed)
+    network = build_model(model, seed=loop.seed)
     if init is not None:
         load_weights(init, network)
     training = resolve_dataset(data, "train", exclude=exclude)
     test = _test_set(data, training)
-    with progress_bar("train") as progress:
+    with joined_processes() as processes, progress_bar("train") as progress:
 
         def show(now: Progress) -> None:
             share = ((now.epoch - 1) + now.batch / now.batches) / now.epochs
-            progress(f"epoch {now.epoch} of {now.epochs}, loss {now.loss:.4f}", share)
+            where = f"{now.stage}, " if now.stage else ""
+            progress(f"{where}epoch {now.epoch} of {now.epochs}, loss {now.loss:.4f}", share)
 
-        result = run_training(network, training, recipe, test=test, checkpoint=state, progress=show)
-    stored = save_weights(network, out, architecture=model)
+        result = run_training(
+            network,
+            training,
+            loop,
+            method=method,
+            test=test,
+            checkpoint=state,
+            curves=curves,
+            progress=show if processes.first else None,
+            processes=processes,
+        )
+    if not processes.first:
+        return
+    trained = network if result.module is None else result.module
+    stored = save_weights(trained, out, architecture=model if trained is network else None)
     document = {
         "file": str(out),
         "model": model,
+        "method": method.settings(),
         "training_images": len(training),
         "test_images": len(test) if test is not None else 0,
         "test_accuracy": result.accuracy,
@@ -114,15 +157,17 @@ def train(
         "seconds": result.seconds,
         "weights_sha256": result.sha256,
         "stored_weights_sha256": stored,
-        "recipe": recipe.as_dict(),
+        "recipe": loop.as_dict(),
     }
     if as_json:
         print_json(document)
         return
     for record in result.history:
         judged = "" if record.accuracy is None else f", accuracy {100 * record.accuracy:.2f} %"
-        say(f"epoch {record.epoch}: loss {record.loss:.4f}{judged}, {record.seconds:.0f} s")
-    say(f"trained {model} on {count(len(training))} images of {training.name}")
+        more = "".join(f", {name} {value:.4f}" for name, value in record.figures.items())
+        where = f"{record.stage}, " if record.stage else ""
+        say(f"{where}epoch {record.epoch}: loss {record.loss:.4f}{judged}{more}, {record.seconds:.0f} s")
+    say(f"trained {model} by {method.name} on {count(len(training))} images of {training.name}")
     if test is None or result.accuracy is None:
         say("test accuracy: not known, the data set has no test images of its own")
     else:

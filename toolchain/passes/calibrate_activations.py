@@ -75,7 +75,8 @@ class CalibrateActivationsPass(ir.passes.InPlacePass):
     2. Values that only move codes (see `dataflow.MOVES`) share one scale; a join with the pixels rescales them.
     3. Zero point 0 where no value of the group can be negative, 128 elsewhere.
     4. The range comes from running the graph, with its quantised weights, on the calibration images:
-       `min-max`, `percentile` or `mse`. In power-of-two mode the scale is rounded up to a power of two (for
+       `min-max`, `percentile`, `mse`, or `limits`: the upper limit of a Clip, reached or not (`min-max` for
+       values without one). In power-of-two mode the scale is rounded up to a power of two (for
        `mse`: to the one of two with the smaller error).
 
     Refused: an empty calibration set, images of another shape or type, values that are NaN or infinite.
@@ -135,7 +136,7 @@ class CalibrateActivationsPass(ir.passes.InPlacePass):
                     )
                 largest[flow.groups[value]] = max(largest[flow.groups[value]], peak)
         counts = {root: np.zeros(_BINS, np.int64) for root in largest}
-        if self.recipe.calibration != "min-max":
+        if self.recipe.calibration in ("percentile", "mse"):
             for batch in runner.batches(self.images, scale):
                 for value in sources:
                     root = flow.groups[value]
@@ -146,9 +147,12 @@ class CalibrateActivationsPass(ir.passes.InPlacePass):
     def _scale(self, found: _Range, largest: float, *, signed: bool) -> np.float32:
         """Return the scale of a group that saw `found` and cannot pass `largest`."""
         levels = 127 if signed else 255
-        limit = choose_limit(
-            found.histogram, found.limit, levels, self.recipe.calibration, self.recipe.percentile
-        )
+        if self.recipe.calibration == "limits":
+            limit = found.limit if largest == float("inf") else largest
+        else:
+            limit = choose_limit(
+                found.histogram, found.limit, levels, self.recipe.calibration, self.recipe.percentile
+            )
         if limit < _SMALLEST_LIMIT:
             return np.float32(
                 1.0 if largest == float("inf") or self.recipe.scales != "float" else largest / levels
