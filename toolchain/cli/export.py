@@ -45,8 +45,8 @@ def export(
         progress("loading", 0.0)
         import onnx_ir as ir
 
-        from ...export import check_export, export_module
         from ...errors import UnsupportedError
+        from ...export import check_export, export_module
         from ...models.checkpoints import load_model
         from ...models.quantised import Quantised
         from ..artifact import write_atomically
