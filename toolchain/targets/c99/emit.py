@@ -272,8 +272,11 @@ def _copy(code: Program, step: s.Copy) -> str:
     call = f"copy_{code.at}({pointer(step.source)}, {pointer(step.target)});"
     if step.fill is None:
         return call
+    # Through a pointer to bytes: gcc takes a length that equals the arena's count of words for a mistake.
     whole = code.plan.buffers[step.target.buffer]
-    return f"memset({code.codes(s.Place(step.target.buffer))}, {step.fill}, {whole.bytes}); {call}"
+    fill = f"static void fill_{code.at}(uint8_t *to)\n{{\n    memset(to, {step.fill}, {whole.bytes});\n}}\n"
+    code.definitions.append(fill)
+    return f"fill_{code.at}({code.codes(s.Place(step.target.buffer))}); {call}"
 
 
 def _logits(code: Program, step: s.Logits) -> str:

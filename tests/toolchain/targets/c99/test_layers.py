@@ -103,6 +103,18 @@ def test_ties_signs_and_limits_of_requantisation(name):
     assert_same_bits(program, images, name)
 
 
+@pytest.mark.parametrize("name", ["gcc", "clang"])
+def test_padding_as_long_as_the_arena_has_words_is_no_warning(name):
+    net = Net(np.random.default_rng(0), (4, 2, 2), zero_point=7)
+    net.add(p.Pad, (4, 3, 2), pads=(0, 0, 0, 0, 0, 0, 1, 0), value=7)
+    conv(net, 2, kernel=(1, 1), requantise=requantisation(0.01, 100))
+    program = finish(net)
+    source = str(generate(program, measure=False).files["network.c"])
+    assert "arena[24]" in source
+    assert ", 7, 24)" in source
+    assert_same_bits(program, images_for(program, 5), name)
+
+
 def test_accumulators_that_float32_rounds():
     net = Net(np.random.default_rng(3), (3000,))
     weight = net.rng.integers(100, 128, (3000, 12)).astype(np.int8)
