@@ -83,6 +83,8 @@ def _largest_singular_value(matrix: NDArray[np.float64]) -> float:
         return peak * float(np.linalg.svd(scaled, compute_uv=False)[0])
     from scipy.sparse.linalg import svds
 
-    start = np.ones(min(scaled.shape))  # a fixed start, so that the same weights give the same digits
+    # A fixed start, so that the same weights give the same digits; and a random one, since a regular one can be
+    # orthogonal to the singular vector that is sought, which is then not found.
+    start = np.random.default_rng(0).standard_normal(min(scaled.shape))
     (largest,) = svds(scaled, k=1, v0=start, return_singular_vectors=False)
     return peak * float(largest)

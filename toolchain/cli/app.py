@@ -21,6 +21,7 @@ import typer
 
 from ...errors import OhmfoldError
 from . import (
+    analyze,
     attack,
     build,
     chips,
@@ -34,6 +35,7 @@ from . import (
     report,
     run,
     train,
+    verify,
 )
 from .quiet import calm_collector, calm_threads, quieten
 
@@ -105,10 +107,12 @@ app.command("inspect")(inspect.inspect)
 app.command("run")(run.run)
 app.command("attack")(attack.attack)
 app.command("replay")(replay.replay)
+app.command("analyze")(analyze.analyze)
 app.command("report")(report.report)
 app.command("build")(build.build)
 app.add_typer(hardware.app, name="hardware")
 app.command("chips")(chips.chips)
+app.command("verify")(verify.verify)
 app.command("doctor")(doctor.doctor)
 
 

@@ -55,6 +55,20 @@ def test_the_infinity_norm_is_reached_by_a_vector_of_signs():
     assert weight_error(weights, np.zeros_like(weights)).infinity == np.abs(signs @ error.T).max()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        2 * np.eye(64) - np.eye(64, k=1) - np.eye(64, k=-1),
+        2 * np.eye(64) - np.roll(np.eye(64), 1, axis=1) - np.roll(np.eye(64), -1, axis=1),
+        np.eye(64) - 1 / 64,
+    ],
+    ids=["alternating", "rows of sum zero", "ones taken to zero"],
+)
+def test_a_large_error_that_is_symmetric_has_its_largest_singular_value(error):
+    found = weight_error(error, np.zeros_like(error)).spectral
+    assert found == pytest.approx(np.linalg.norm(error, 2), rel=1e-12)
+
+
 def test_a_diagonal_error_has_its_largest_entry_as_norm():
     found = weight_error(np.diag([0.25, -3.0, 2.0]), np.zeros((3, 3)))
     assert found.spectral == 3.0
