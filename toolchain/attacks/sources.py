@@ -289,6 +289,10 @@ def _without_maps(module: nn.Module) -> nn.Module:
             isinstance(step, MuLaw)
             for step in layer.parametrizations.weight  # type: ignore[union-attr]
         ):
+            # Torch gives a parametrised layer a class of its own and takes the weight out of that class; a deep copy
+            # shares the class with its original, which would lose its weight too.
+            kind = type(layer)
+            layer.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
     return bare
 

@@ -57,6 +57,15 @@ def test_the_parent_is_the_float_model(models, form):
     assert torch.allclose(found, network()(PIXELS), rtol=1e-5, atol=1e-6)
 
 
+def test_a_mapped_parent_is_left_as_it_was(models):
+    parent = apply_mu_law(network(), {"3": 255.0})
+    before = parent(PIXELS)
+    sources = Sources(artifact(models, "mapped.onnx"), parent=parent, calibration=IMAGES)
+    assert sources["unmapped"](PIXELS).shape == before.shape
+    assert torch.equal(parent(PIXELS), before)
+    assert torch.equal(sources["parent"](PIXELS), before)
+
+
 @pytest.mark.parametrize("form", ["module", "file"])
 def test_the_unmapped_twin_is_that_of_the_artifact_compiled_without_the_map(models, form):
     parent = network() if form == "module" else str(models / "float.onnx")
