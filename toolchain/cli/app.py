@@ -31,6 +31,7 @@ from . import (
     export,
     hardware,
     inspect,
+    paper,
     replay,
     report,
     run,
@@ -108,6 +109,7 @@ app.command("run")(run.run)
 app.command("attack")(attack.attack)
 app.command("replay")(replay.replay)
 app.command("analyze")(analyze.analyze)
+app.command("paper")(paper.paper)
 app.command("report")(report.report)
 app.command("build")(build.build)
 app.add_typer(hardware.app, name="hardware")

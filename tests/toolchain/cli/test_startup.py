@@ -25,6 +25,7 @@ COMMANDS = (
     "attack",
     "replay",
     "analyze",
+    "paper",
     "report",
     "hardware",
     "chips",
