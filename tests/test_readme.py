@@ -15,6 +15,7 @@ import ohmfold
 from ohmfold.models.checkpoints import load_model
 from ohmfold.models.datasets import resolve_dataset
 from ohmfold.toolchain.cli import main
+from ohmfold.toolchain.targets.c99.compilers import COMPILERS
 
 ROOT = Path(ohmfold.__file__).resolve().parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -99,3 +100,11 @@ def test_both_install_lines_are_those_that_ci_runs():
         assert line in README
     assert "install --quiet -c constraints.txt ." in ci
     assert "install --quiet -c constraints.txt -e '.[test]'" in ci
+
+
+def test_ci_installs_the_debian_packages_that_readme_names_and_all_that_the_compilers_need():
+    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    installed = set(re.search(r"^packages=\((.*?)\)", ci, re.MULTILINE | re.DOTALL).group(1).split())
+    named = re.search(r"`apt-get install --no-install-recommends (.*?)`", README, re.DOTALL).group(1)
+    assert set(named.split()) == installed
+    assert installed >= {package for compiler in COMPILERS for package in compiler.packages}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +70,7 @@ COMPILERS: tuple[Compiler, ...] = (
     Compiler("gcc", "gcc", packages=("gcc",)),
     Compiler("clang", "clang", packages=("clang",)),
     Compiler("gcc-sanitised", "gcc", _SANITISERS, packages=("gcc",)),
-    Compiler("clang-sanitised", "clang", _SANITISERS, packages=("clang",)),
+    Compiler("clang-sanitised", "clang", _SANITISERS, packages=("clang", "libclang-rt-dev")),
     Compiler(
         "s390x", "s390x-linux-gnu-gcc", ("-static",), ("qemu-s390x",),
         ("gcc-s390x-linux-gnu", "libc6-dev-s390x-cross", "qemu-user"),
@@ -92,6 +93,8 @@ def _why_missing(compiler: Compiler) -> str | None:
     absent = [command for command in needed if shutil.which(command) is None]
     if compiler.board and not absent and not _has_newlib(compiler):
         absent = ["newlib (rdimon.specs)"]
+    if compiler.flags == _SANITISERS and not absent and not _links(compiler):
+        absent = [f"the sanitisers of {compiler.command}"]
     if not absent:
         return None
     return f"{', '.join(absent)} not found; install {', '.join(compiler.packages)}"
@@ -103,6 +106,15 @@ def _has_newlib(compiler: Compiler) -> bool:
         [compiler.command, "-print-file-name=rdimon.specs"], capture_output=True, text=True, check=False
     )
     return Path(found.stdout.strip()).is_absolute()
+
+
+def _links(compiler: Compiler) -> bool:
+    """Whether an empty program can be built: the libraries of the sanitisers are packages of their own."""
+    with tempfile.TemporaryDirectory(prefix="ohmfold-c99-") as folder:
+        arguments = [compiler.command, *compiler.flags, "-x", "c", "-", "-o", str(Path(folder, "empty"))]
+        program = "int main(void) { return 0; }"
+        done = subprocess.run(arguments, input=program, capture_output=True, text=True, check=False)
+    return done.returncode == 0
 
 
 def available_compilers() -> tuple[Compiler, ...]:

@@ -13,7 +13,7 @@ from program_nets import images_for
 
 from ohmfold.errors import DataError, MissingDependencyError, TargetError
 from ohmfold.toolchain.emulator import Emulator
-from ohmfold.toolchain.targets.c99 import C99Options, generate, sizes
+from ohmfold.toolchain.targets.c99 import C99Options, compilers, generate, sizes
 from ohmfold.toolchain.targets.c99.compilers import missing_compilers
 from ohmfold.toolchain.targets.c99.harness import build, find_compiler, run_c, write_sources
 
@@ -161,8 +161,6 @@ def test_without_a_compiler_the_code_is_not_measured(monkeypatch):
 
 
 def test_missing_compilers_say_what_to_install(monkeypatch):
-    from ohmfold.toolchain.targets.c99 import compilers
-
     compilers._why_missing.cache_clear()
     monkeypatch.setattr(compilers.shutil, "which", lambda command: None)
     try:
@@ -191,3 +189,15 @@ def test_layer_names_cannot_leave_their_comment(text):
     assert "/*" not in shown
     assert shown.isascii()
     assert "\n" not in shown
+
+
+def test_sanitisers_without_their_libraries_are_missing(monkeypatch):
+    monkeypatch.setattr(compilers, "_links", lambda _: False)
+    compilers._why_missing.cache_clear()
+    try:
+        found = missing_compilers()
+        assert "clang" not in found or "not found" in found["clang"]
+        assert "libclang-rt-dev" in found["clang-sanitised"]
+        assert "sanitisers of gcc" in found["gcc-sanitised"] or "gcc not found" in found["gcc-sanitised"]
+    finally:
+        compilers._why_missing.cache_clear()
