@@ -18,12 +18,13 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..errors import OhmfoldError
 from .chip_folder import ChipKey, FinishedChips
 from .emulator import Emulator
 from .judged import as_input, emulated, in_batches, pixels_sha256
+from .record_file import Record
 from .run_record import DatasetRecord
 
 if TYPE_CHECKING:
@@ -48,18 +49,14 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Chip(_Record):
+class Chip(Record):
     """One chip: its seed, and how many of the images it classifies correctly."""
 
     seed: Count
     correct: Count
 
 
-class Point(_Record):
+class Point(Record):
     """All chips of one profile. Accuracies are shares of the images, 0 to 1.
 
     Attributes:
@@ -84,7 +81,7 @@ class Point(_Record):
     chips: tuple[Chip, ...]
 
 
-class ChipStudy(_Record):
+class ChipStudy(Record):
     """What a study found: `chips.json` has these keys.
 
     Attributes:

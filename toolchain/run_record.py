@@ -6,13 +6,11 @@ figure of a report comes from here, never from a log.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from ..errors import DataError
+from .record_file import Record, RecordFile
 
 __all__ = [
     "WORST_CASE",
@@ -31,16 +29,11 @@ SCHEMA: Final = 2
 RECORD_NAME = "run.json"
 WORST_CASE = "worst case"
 """Name of the `AttackRow` that counts an image only if it withstands every attack of its variant."""
-_LARGEST_RECORD = 64 << 20
 
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DatasetRecord(_Record):
+class DatasetRecord(Record):
     """The held-out images that were judged: name, how many, and the SHA-256 of pixels and labels."""
 
     name: str
@@ -48,7 +41,7 @@ class DatasetRecord(_Record):
     sha256: str
 
 
-class LayerRow(_Record):
+class LayerRow(Record):
     """One layer with weights.
 
     Attributes:
@@ -82,7 +75,7 @@ class LayerRow(_Record):
     activation_snr_db: float | None = None
 
 
-class ArtifactRecord(_Record):
+class ArtifactRecord(Record):
     """One compiled model: a `variant` such as `plain` or `mu-law`, its file, recipe, notes and layers."""
 
     variant: str
@@ -93,7 +86,7 @@ class ArtifactRecord(_Record):
     layers: tuple[LayerRow, ...]
 
 
-class AccuracyRow(_Record):
+class AccuracyRow(Record):
     """How many of the images one witness (`torch`, `emulator`, `onnxruntime`) gets right.
 
     `model` says what it ran: `float` or the artifact (`integer`).
@@ -106,7 +99,7 @@ class AccuracyRow(_Record):
     correct: Count
 
 
-class ExactnessRow(_Record):
+class ExactnessRow(Record):
     """A comparison of the emulator with one witness, tensor by tensor."""
 
     variant: str
@@ -118,7 +111,7 @@ class ExactnessRow(_Record):
     first_difference: str | None = None
 
 
-class AttackRow(_Record):
+class AttackRow(Record):
     """One attack, judged on the artifact by the emulator, or by the judge that the record names.
 
     Attributes:
@@ -143,7 +136,7 @@ class AttackRow(_Record):
     adversarial: str | None = None
 
 
-class FindingRow(_Record):
+class FindingRow(Record):
     """One check of the masking verdict.
 
     Attributes:
@@ -163,7 +156,7 @@ class FindingRow(_Record):
     source: str
 
 
-class VerdictRow(_Record):
+class VerdictRow(Record):
     """Whether the robust accuracies of a variant can be trusted, and why.
 
     Attributes:
@@ -182,12 +175,16 @@ class VerdictRow(_Record):
     findings: tuple[FindingRow, ...]
 
 
-class RunRecord(_Record):
+class RunRecord(RecordFile):
     """Everything a run found.
 
     `command` is what to type to repeat it; `judge` who judged the attacks; `verdicts` whether what they left can be
     trusted; `seconds` how long the steps took. Schema 1 had neither judge nor verdicts.
     """
+
+    file_name: ClassVar[str] = RECORD_NAME
+    kind: ClassVar[str] = "a run record"
+    folder_of: ClassVar[str] = "the folder of a run"
 
     schema_version: Literal[1, 2] = SCHEMA
     title: str
@@ -204,28 +201,3 @@ class RunRecord(_Record):
     verdicts: tuple[VerdictRow, ...] = ()
     judge: str = "emulator"
     seconds: dict[str, float] = Field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """Return the record as JSON text."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read `run.json` from a run folder.
-
-        Raises:
-            DataError: It is missing, too large, or not a record of this schema.
-        """
-        path = Path(folder) / RECORD_NAME
-        try:
-            if path.stat().st_size > _LARGEST_RECORD:
-                raise DataError(f"{path} has {path.stat().st_size} bytes, more than a run record can have")
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise DataError(
-                f"cannot read {path}: {error.strerror or error}; expected the folder of a run"
-            ) from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise DataError(f"{path} is not a run record: {where}: {first['msg']}") from None

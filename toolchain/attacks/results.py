@@ -6,15 +6,13 @@ them. Images that the judge got wrong before any attack count as wrong everywher
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from ...errors import DataError
 from ..analysis.intervals import wilson
+from ..record_file import Record, RecordFile
 from ..run_record import DatasetRecord, VerdictRow  # noqa: TC001 - pydantic reads the annotations
 from .epsilon import PIXEL_HIGH, distances, inside
 
@@ -42,17 +40,12 @@ __all__ = [
 
 SCHEMA: Final = 1
 RESULT = "result.json"
-_LARGEST_RESULT = 64 << 20
 
 Count = Annotated[int, Field(ge=0)]
 Radius = Annotated[float, Field(ge=0)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Share(_Record):
+class Share(Record):
     """How many of the images are still classified correctly, as a count, a share and its 95 % interval."""
 
     images: Count
@@ -69,7 +62,7 @@ class Share(_Record):
         return cls(images=images, correct=correct, accuracy=correct / max(1, images), low=low, high=high)
 
 
-class JudgeRecord(_Record):
+class JudgeRecord(Record):
     """Who judged: `emulator`, `onnxruntime` or `crossbar`; of a chip, its profile as TOML, its hash and its seed."""
 
     name: str
@@ -79,7 +72,7 @@ class JudgeRecord(_Record):
     seed: Count | None = None
 
 
-class SuiteRecord(_Record):
+class SuiteRecord(Record):
     """A suite that ran: name, title, where its strengths are from, the SHA-256 of its TOML file."""
 
     name: str
@@ -89,7 +82,7 @@ class SuiteRecord(_Record):
     sha256: str
 
 
-class Skipped(_Record):
+class Skipped(Record):
     """An attack of a suite that did not run, and why."""
 
     suite: str
@@ -97,7 +90,7 @@ class Skipped(_Record):
     reason: str
 
 
-class AtRadius(_Record):
+class AtRadius(Record):
     """What is left at one L2 radius, in pixel codes and in units of the pixel range."""
 
     radius: Radius
@@ -105,7 +98,7 @@ class AtRadius(_Record):
     left: Share
 
 
-class Distances(_Record):
+class Distances(Record):
     """Distances, in codes and in the attack's own norm, of the images that an attack turned from right to wrong."""
 
     norm: Literal["inf", "2"]
@@ -115,14 +108,14 @@ class Distances(_Record):
     most: float
 
 
-class Queries(_Record):
+class Queries(Record):
     """What a query attack asked of the judge: in all, and of the images that it turned, the median."""
 
     total: Count
     median_of_turned: float | None
 
 
-class AttackRecord(_Record):
+class AttackRecord(Record):
     """One attack.
 
     Attributes:
@@ -168,7 +161,7 @@ class AttackRecord(_Record):
     adversarial: str | None
 
 
-class WorstCase(_Record):
+class WorstCase(Record):
     """What withstood every attack: an image counts if no attack found a misclassified image within the ball of it.
 
     Images of stronger or unbounded attacks count too, where they happen to lie within the ball.
@@ -186,7 +179,7 @@ class WorstCase(_Record):
     by: dict[str, Count]
 
 
-class CampaignResult(_Record):
+class CampaignResult(RecordFile):
     """Everything that a campaign found: `result.json` has these keys.
 
     Attributes:
@@ -206,6 +199,10 @@ class CampaignResult(_Record):
         versions: Of everything that the figures depend on.
         seconds: What each attack took; the only figures that differ between two equal runs.
     """
+
+    file_name: ClassVar[str] = RESULT
+    kind: ClassVar[str] = "the result of attacks"
+    folder_of: ClassVar[str] = "the folder of `ohmfold attack --out`"
 
     schema_version: Literal[1] = SCHEMA
     artifact_sha256: str
@@ -228,31 +225,6 @@ class CampaignResult(_Record):
     def robust(self) -> WorstCase:
         """What is left within the campaign's own ball."""
         return next(row for row in self.worst_case if row.norm == self.norm and row.radius == self.radius)
-
-    def to_json(self) -> str:
-        """Return the result as JSON text."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False) + "\n"
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read `result.json` from the folder of a campaign.
-
-        Raises:
-            DataError: It is missing, too large, or not a result of this schema.
-        """
-        path = Path(folder) / RESULT
-        try:
-            if path.stat().st_size > _LARGEST_RESULT:
-                raise DataError(f"{path} has {path.stat().st_size} bytes, more than a result can have")
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise DataError(
-                f"cannot read {path}: {error.strerror or error}; expected the folder of `ohmfold attack --out`"
-            ) from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise DataError(f"{path} is not the result of attacks: {where}: {first['msg']}") from None
 
 
 def fooled_within(result: AttackResult, norm: Norm, radius: float) -> NDArray[np.bool_]:

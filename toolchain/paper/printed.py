@@ -1,4 +1,4 @@
-"""What the paper prints: Tables 1 to 4, what it says of its figures, the averages of its conclusion. Data, in TOML."""
+"""What the paper prints: Tables 1 to 4, and what it says of its figures. Data, in TOML."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CLEAN",
     "Attacker",
-    "Average",
     "DataName",
     "PaperTable",
     "figure_shape",
-    "paper_averages",
     "paper_tables",
     "read_toml",
 ]
@@ -55,16 +53,6 @@ class PaperTable:
         return self.rows[row][self.columns.index(column)] if row in self.rows else None
 
 
-@dataclass(frozen=True)
-class Average:
-    """An average that the paper prints: how many points one model is better than another, over all attacks."""
-
-    data: DataName
-    better: str
-    than: str
-    points: float
-
-
 @cache
 def paper_tables() -> Mapping[int, PaperTable]:
     """Return the paper's tables by number."""
@@ -76,12 +64,6 @@ def paper_tables() -> Mapping[int, PaperTable]:
         )
         for table in read_toml("tables.toml")["tables"]
     }
-
-
-@cache
-def paper_averages() -> tuple[Average, ...]:
-    """Return the averages that the paper's text prints."""
-    return tuple(Average(**one) for one in read_toml("claims.toml")["averages"])
 
 
 def figure_shape(number: int) -> tuple[str, str]:

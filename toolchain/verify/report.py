@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from ..record_file import Record
 
 from .bounds import BoundResult  # noqa: TC001 - pydantic reads the annotations
 from .ties import TieResult  # noqa: TC001 - pydantic reads the annotations
@@ -16,11 +18,7 @@ SCHEMA: Final = 1
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FirstDifference(_Record):
+class FirstDifference(Record):
     """The first place where a witness parts from what was expected.
 
     Attributes:
@@ -44,7 +42,7 @@ class FirstDifference(_Record):
         return f"{place}{where}: expected {self.expected}, found {self.found}"
 
 
-class WitnessRow(_Record):
+class WitnessRow(Record):
     """What one witness was compared in.
 
     Attributes:
@@ -91,7 +89,7 @@ class WitnessRow(_Record):
         return "" if self.tensors else "nothing was compared"
 
 
-class SkippedWitness(_Record):
+class SkippedWitness(Record):
     """A witness that did not run, and why."""
 
     witness: str
@@ -99,7 +97,7 @@ class SkippedWitness(_Record):
     reason: str
 
 
-class VerifyReport(_Record):
+class VerifyReport(Record):
     """Everything a verification found.
 
     Attributes:

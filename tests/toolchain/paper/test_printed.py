@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ohmfold.toolchain.attacks.suite import load_suite
-from ohmfold.toolchain.paper.printed import CLEAN, figure_shape, paper_averages, paper_tables
+from ohmfold.toolchain.paper.printed import CLEAN, figure_shape, paper_tables
 from ohmfold.toolchain.paper.strengths import choose, load_strengths
 from ohmfold.toolchain.paper.twelve import rows
 
@@ -41,12 +41,11 @@ def test_a_printed_figure_is_where_it_was_printed(number, row, column, value):
     assert paper_tables()[number].value(row, column) == value
 
 
-def test_the_average_on_cifar10_follows_from_the_tables():
-    """F.L.+mu (Q) over F.L. (Q): the mean over all columns of Tables 3 and 4, the clean one included."""
+def test_the_tables_of_cifar10_give_the_average_that_the_paper_prints():
+    """F.L.+mu (Q) over F.L. (Q), 27.84 points: the mean over all columns of Tables 3 and 4, the clean one included."""
     tables = [paper_tables()[3], paper_tables()[4]]
-    printed = next(a for a in paper_averages() if a.data == "cifar10" and a.than == "F.L. (Q)")
-    better, than = ([x for t in tables for x in t.rows[row]] for row in (printed.better, printed.than))
-    assert abs(np.mean(better) - np.mean(than) - printed.points) < 0.005
+    better, than = ([x for t in tables for x in t.rows[row]] for row in ("F.L.+mu (Q)", "F.L. (Q)"))
+    assert abs(np.mean(better) - np.mean(than) - 27.84) < 0.005
 
 
 def test_an_artifact_has_no_printed_figure():
