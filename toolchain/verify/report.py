@@ -7,7 +7,6 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from ..record_file import Record
-
 from .bounds import BoundResult  # noqa: TC001 - pydantic reads the annotations
 from .ties import TieResult  # noqa: TC001 - pydantic reads the annotations
 
