@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import masking
+from ohmfold.benchmarks import masking
 from ohmfold.models.registry import ZOO
 
 PLAIN = ZOO / "mnist-cnn.safetensors"
