@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
+import pickletools
+import re
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from .archives import UNREADABLE, largest_content, open_archive
 from .registry import ZOO, build_model, find_model, matching_architecture, model_names
 from .replacing import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _log = logging.getLogger(__name__)
 # All metadata is JSON under one key: safetensors writes several keys in random order, and the same weights
@@ -27,6 +30,12 @@ _log = logging.getLogger(__name__)
 _METADATA = "ohmfold"
 _ARCHITECTURE = "architecture"
 _HASH = "weights_sha256"
+# All that dictionaries of tensors and plain values name; torch's own list for `weights_only` is longer, and lets a file
+# ask for memory: `bytearray(2**40)`.
+_NAMED = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch \w+Storage|"
+    r"torch\.storage UntypedStorage|torch (Size|device|\w*int\w+|b?float\w+|bool|double|half)"
+)
 
 
 def save_weights(
@@ -164,7 +173,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: not a complete safetensors file ({error})") from error
     if not isinstance(metadata, dict):
         raise CheckpointError(f"{path}: metadata {_METADATA!r} is not a JSON object: the file is damaged")
@@ -184,23 +193,90 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: holds a {type(tensors).__name__}, expected a dictionary of tensors by name"
         )
-    return {str(name): _widened(tensor) for name, tensor in tensors.items()}
+    return {str(name): _widened(tensor.clone()) for name, tensor in tensors.items()}
 
 
 def _torch_load(path: Path) -> object:
+    """Read what `torch.save` wrote; storages stay in the file (memory-mapped), so that none is larger than it.
+
+    Raises:
+        CheckpointError: The file is unreadable, names anything but tensors and plain values, or has tensors that are
+            larger than what is stored of them.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: not loaded, since it is pickled or no checkpoint; only safetensors and files that "
-            "torch.load(weights_only=True) reads are accepted: save model.state_dict() and not the model"
-        ) from error
+        _check_pickle(path)
+        loaded = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
+    except CheckpointError:
+        raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
             f"{path}: cannot be read ({reason}); only safetensors and files that "
             "torch.load(weights_only=True) reads are accepted"
         ) from error
+    size = sum(tensor.numel() * tensor.element_size() for tensor in _tensors_in(loaded))
+    if size > (most := largest_content(path.stat().st_size)):
+        raise CheckpointError(
+            f"{path}: its tensors have {size} bytes, expected at most {most} from a file of its size: save contiguous "
+            "tensors, without the large ones of which they are parts"
+        )
+    return loaded
+
+
+def _check_pickle(path: Path) -> None:
+    """Look through the pickle of a checkpoint without running it.
+
+    Raises:
+        CheckpointError: It names something that no dictionary of tensors needs, or the archive is compressed.
+    """
+    accepted = "only safetensors and files that torch.load(weights_only=True) reads are accepted"
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"{path}: not loaded, since it is no archive of torch.save (torch 1.6 or newer); {accepted}: save "
+            "model.state_dict() again"
+        )
+    try:
+        with open_archive(path) as archive:
+            infos = archive.infolist()
+            if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+                raise CheckpointError(f"{path}: its archive is compressed, which torch.save never does")
+            pickles = [info for info in infos if info.filename.endswith("data.pkl")]
+            if len(pickles) != 1 or pickles[0].file_size > path.stat().st_size:
+                raise CheckpointError(f"{path}: not loaded, since it holds {len(pickles)} pickles; {accepted}")
+            names = [str(name) for name in _named_in(archive.read(pickles[0]))]
+    except (*UNREADABLE, IndexError, OverflowError) as error:
+        raise CheckpointError(f"{path}: not a complete checkpoint ({error}); {accepted}") from error
+    strange = next((name for name in names if not _NAMED.fullmatch(name)), None)
+    if strange is not None:
+        raise CheckpointError(
+            f"{path}: not loaded, since it is pickled and names {strange!r:.99}; {accepted}: save model.state_dict() "
+            "and not the model"
+        )
+
+
+def _named_in(pickled: bytes) -> Iterator[object]:
+    """Yield what a pickle names, "module name"; where the name itself is computed, the opcode."""
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name == "GLOBAL":
+            yield argument
+        elif opcode.name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"):
+            yield opcode.name
+
+
+def _tensors_in(loaded: object) -> Iterator[Tensor]:
+    """Yield the tensors in nested dictionaries and lists, those of one object once."""
+    waiting, seen = [loaded], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple | set):
+            waiting.extend(value)
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

@@ -6,12 +6,13 @@ import io
 import logging
 import os
 import tempfile
-import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ..errors import DataError
+from .archives import read_npz
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +22,6 @@ __all__ = ["cache_folder", "keep_array", "kept_array"]
 _log = logging.getLogger(__name__)
 
 _ARRAY = "array"
-_UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def cache_folder() -> Path:
@@ -35,11 +35,10 @@ def kept_array(name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any] | 
     The name should hold a hash of what the array was made from.
     """
     try:
-        with np.load(cache_folder() / f"{name}.npz", allow_pickle=False) as archive:
-            array = archive[_ARRAY]  # the archive's checksum is compared on the way
-    except (RuntimeError, *_UNREADABLE):  # RuntimeError: there is no home folder
+        array = read_npz(cache_folder() / f"{name}.npz", (_ARRAY,)).get(_ARRAY)
+    except (RuntimeError, DataError):  # RuntimeError: there is no home folder
         return None
-    fits = isinstance(array, np.ndarray) and array.shape == shape and array.dtype == dtype
+    fits = array is not None and array.shape == shape and array.dtype == dtype
     return array if fits else None
 
 

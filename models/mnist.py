@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import numpy as np
 
 from ..errors import DataError, MissingDependencyError
+from .archives import largest_content
 from .image_data import Dataset
 from .kept import keep_array, kept_array
 
@@ -153,6 +154,10 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
                     f"{path}: {len(head)} bytes, the header alone has {4 + 4 * dimensions}: truncated"
                 )
             shape = struct.unpack(f">{dimensions}I", head[4:])
+            if math.prod(shape) > (most := largest_content(path.stat().st_size)):
+                raise DataError(
+                    f"{path}: header says {shape}, {math.prod(shape)} bytes; a file of its size holds at most {most}"
+                )
             body = _read_at_most(stream, math.prod(shape) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}): copy or download it again") from error

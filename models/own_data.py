@@ -6,29 +6,32 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
+from .archives import largest_content, read_npz
 from .image_data import Dataset
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_FORMATS = ("PNG", "JPEG")
 _MODES = {"L": 1, "RGB": 3}
-# What zipfile, zlib and NumPy raise on damaged archives; RuntimeError for flags such as "encrypted".
-_NPZ_ERRORS = (
+# What Pillow raises on damaged files of these two formats, found by fuzzing.
+_IMAGE_ERRORS = (
     OSError,
     ValueError,
-    EOFError,
-    KeyError,
-    MemoryError,
-    RuntimeError,
     SyntaxError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    OverflowError,
     struct.error,
-    zipfile.BadZipFile,
     zlib.error,
 )
 
@@ -49,20 +52,19 @@ def load_npz(path: str | Path) -> Dataset:
         if not zipfile.is_zipfile(path):
             path.stat()  # a missing file says so
             raise DataError(f"{path}: not an npz, expected np.savez(images=..., labels=...)")
-        with np.load(path, allow_pickle=False) as archive:
-            missing = {"images", "labels"} - set(archive.files)
-            if missing:
-                raise DataError(
-                    f"{path}: has {', '.join(archive.files) or 'nothing'}, lacks {', '.join(sorted(missing))}"
-                )
-            images, labels = archive["images"], archive["labels"]
-    except _NPZ_ERRORS as error:
+    except OSError as error:
         raise DataError(
             f"{path}: cannot be read as npz ({error}), expected np.savez(images=..., labels=...)"
         ) from error
-    # NumPy hands out members that are not arrays as bytes; Dataset refuses such images.
-    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
-        raise DataError(f"{path}: labels are {getattr(labels, 'dtype', 'no array')}, expected integers")
+    arrays = read_npz(path, ("images", "labels"))
+    missing = {"images", "labels"} - set(arrays)
+    if missing:
+        raise DataError(
+            f"{path}: lacks {', '.join(sorted(missing))}, expected np.savez(images=..., labels=...)"
+        )
+    images, labels = arrays["images"], arrays["labels"]
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{path}: labels are {labels.dtype}, expected integers")
     return Dataset(path.stem, images, labels.astype(np.int64))
 
 
@@ -85,16 +87,16 @@ def load_class_folders(folder: str | Path) -> Dataset:
     paths = [(path, label) for label, home in enumerate(classes) for path in _images_in(home)]
     if not paths:
         raise DataError(f"{folder}: no class folders with {', '.join(IMAGE_SUFFIXES)} files found")
-    first = _read_image(paths[0][0])
-    images = np.empty((len(paths), *first.shape), dtype=np.uint8)
-    for index, (path, _) in enumerate(paths):
-        image = _read_image(path)
-        if image.shape != first.shape:
+    first = _form_of(paths[0][0])
+    for path, _ in paths:  # the headers of all, before memory is taken for the pixels of all
+        form = _form_of(path)
+        if form != first:
             raise DataError(
-                f"{path}: {_describe(image)}, but {paths[0][0]} is {_describe(first)}: "
-                "convert all to one size and mode"
+                f"{path}: {form}, but {paths[0][0]} is {first}: convert all to one size and mode"
             )
-        images[index] = image
+    images = np.empty((len(paths), first.channels, first.height, first.width), dtype=np.uint8)
+    for index, (path, _) in enumerate(paths):
+        images[index] = _read_pixels(path, first)
     labels = np.array([label for _, label in paths], dtype=np.int64)
     return Dataset(folder.name, images, labels, tuple(home.name for home in classes))
 
@@ -111,21 +113,55 @@ def _images_in(home: Path) -> list[Path]:
     return sorted(path for path in home.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
-def _read_image(path: Path) -> NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError  # only users of class folders wait for Pillow
+class _Form(NamedTuple):
+    """What the header of an image says of it."""
 
-    # Pillow raises SyntaxError and struct errors (ValueError's kin) too on damaged PNG chunks.
+    width: int
+    height: int
+    channels: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height} {'grey' if self.channels == 1 else 'colour'}"
+
+
+def _form_of(path: Path) -> _Form:
+    """Read an image's header alone.
+
+    Raises:
+        DataError: It is no PNG or JPEG whatever its name says, of another mode, or promises more pixels than a file
+            of its size holds.
+    """
+    from PIL import Image  # only users of class folders wait for Pillow
+
     try:
-        with Image.open(path) as image:
-            mode = image.mode
-            pixels: NDArray[Any] = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error})") from error
+        with Image.open(path, formats=_FORMATS) as image:
+            mode, (width, height) = image.mode, image.size
+        size = path.stat().st_size
+    except (*_IMAGE_ERRORS, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read as an image ({_one_line(error)})") from error
     if mode not in _MODES:
         raise DataError(f"{path}: mode {mode}, expected grey (L) or colour (RGB) of 8 bits: convert it")
-    return pixels.reshape(*pixels.shape[:2], _MODES[mode]).transpose(2, 0, 1)
+    if width * height * _MODES[mode] > largest_content(size):
+        raise DataError(
+            f"{path}: {width}x{height} pixels in {size} bytes, expected at most {largest_content(size)} bytes of "
+            "pixels from a file of its size"
+        )
+    return _Form(width, height, _MODES[mode])
 
 
-def _describe(image: NDArray[np.uint8]) -> str:
-    channels, height, width = image.shape
-    return f"{width}x{height} {'grey' if channels == 1 else 'colour'}"
+def _read_pixels(path: Path, form: _Form) -> NDArray[np.uint8]:
+    """Decode an image of that form: uint8 (C, H, W)."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            pixels: NDArray[Any] = np.asarray(image)
+    except (*_IMAGE_ERRORS, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read as an image ({_one_line(error)})") from error
+    if pixels.size != form.height * form.width * form.channels:
+        raise DataError(f"{path}: its pixels are {pixels.shape}, its header says {form}")
+    return pixels.reshape(form.height, form.width, form.channels).transpose(2, 0, 1)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from torch.nn import functional
 
+from ...errors import RecipeError
 from ..attack import Pgd
 from ..checks import require_integer, require_number
 from ..network import pixels_of
@@ -38,6 +40,10 @@ class Adversarial(Method):
         epsilon: Radius of the L-infinity ball, of pixels in [0, 1].
         step: Length of a step of the attack.
         steps: How many. One of 1.25 epsilon is the fast schedule of Wong et al. (2020).
+        stripes: Share of the images of a batch whose attack starts at stripes (`models.attack.Pgd`).
+        trades: Weight of the loss of Zhang et al., "Theoretically Principled Trade-off between Robustness and
+            Accuracy" (2019), Eq. 5: the cross-entropy of the clean images plus `trades` times the divergence
+            KL(clean || attacked), which the attack climbs too; their beta (6). 0 for Madry's loss.
         warm_up: Share of the run during which epsilon grows from 0, in proportion.
         clean: Weight of the loss of the images as they are, beside that of the attacked ones; 0 to 1.
         threshold_gain: Let the first convolution start as thresholds of this slope (`models.thresholds`); 0
@@ -54,6 +60,8 @@ class Adversarial(Method):
     step: float = 0.01
     steps: int = 40
     warm_up: float = 0.0
+    stripes: float = 0.0
+    trades: float = 0.0
     clean: float = 0.0
     threshold_gain: float = 0.0
     judged: int = 0
@@ -61,14 +69,17 @@ class Adversarial(Method):
     def __post_init__(self) -> None:
         self.attack  # noqa: B018 - checks epsilon, step and steps
         require_number("warm_up", self.warm_up, 0.0, below=1.0)
+        require_number("trades", self.trades, 0.0)
         require_number("clean", self.clean, 0.0, below=1.0)
         require_number("threshold_gain", self.threshold_gain, 0.0)
+        if self.trades and self.clean:
+            raise RecipeError("clean and trades exclude each other: with trades, clean images have weight 1")
         require_integer("judged", self.judged, 0)
 
     @property
     def attack(self) -> Pgd:
         """The attack of the training loop."""
-        return Pgd(epsilon=self.epsilon, step=self.step, steps=self.steps)
+        return Pgd(epsilon=self.epsilon, step=self.step, steps=self.steps, stripes=self.stripes)
 
     def prepare(self, model: nn.Module, data: Dataset) -> nn.Module:
         """Let the first convolution start as thresholds, where that is asked for."""
@@ -78,8 +89,10 @@ class Adversarial(Method):
         return model
 
     def loss(self, network: Network, pixels: Tensor, labels: Tensor, done: float) -> Tensor:
-        """Return the loss of the attacked images, and of the clean ones by their weight."""
+        """Return the loss of the attacked images, and of the clean ones by their weight; or that of TRADES."""
         share = min(1.0, done / self.warm_up) if self.warm_up else 1.0
+        if self.trades:
+            return self._trades(network, pixels, labels, share)
         attacked = pixels
         if share > 0:
             with network.evaluating():
@@ -88,6 +101,19 @@ class Adversarial(Method):
         if not self.clean:
             return loss
         return (1 - self.clean) * loss + self.clean * network.cross_entropy(network(pixels), labels)
+
+    def _trades(self, network: Network, pixels: Tensor, labels: Tensor, share: float) -> Tensor:
+        attacked = pixels
+        if share > 0:
+            with network.evaluating():
+                with torch.no_grad():
+                    likely = network(pixels).softmax(1)
+                attacked = self.attack(network, pixels, likely, share)
+        clean, moved = network(pixels), network(attacked)
+        divergence = functional.kl_div(
+            moved.log_softmax(1), clean.log_softmax(1), reduction="batchmean", log_target=True
+        )
+        return network.cross_entropy(clean, labels) + self.trades * divergence
 
     def figures(self, network: Network, test: Dataset) -> dict[str, float]:
         """Return the accuracy under PGD with 40 steps on the first `judged` images."""

@@ -23,15 +23,16 @@ def _linear() -> nn.Module:
     step=st.floats(0.001, 2.0),
     steps=st.integers(1, 4),
     start=st.booleans(),
+    stripes=st.sampled_from([0.0, 0.5]),
     share=st.floats(0.05, 1.0),
 )
 @settings(max_examples=40, deadline=None)
 def test_attacked_pixels_stay_in_the_ball_and_in_range(
-    seed: int, epsilon: float, step: float, steps: int, start: bool, share: float
+    seed: int, epsilon: float, step: float, steps: int, start: bool, stripes: float, share: float
 ) -> None:
     torch.manual_seed(seed)
     pixels, labels = torch.rand(5, 1, 6, 6), torch.randint(0, 3, (5,))
-    attack = Pgd(epsilon=epsilon, step=step, steps=steps, random_start=start)
+    attack = Pgd(epsilon=epsilon, step=step, steps=steps, random_start=start, stripes=stripes)
     attacked = attack(_linear(), pixels, labels, share)
     assert not attacked.requires_grad
     assert float(attacked.min()) >= 0
@@ -67,8 +68,37 @@ def test_more_steps_find_larger_losses_and_leave_no_gradients() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_striped_starts_are_corners_of_the_ball_that_a_column_shares() -> None:
+    torch.manual_seed(3)
+    pixels, labels = 0.5 * torch.ones(400, 2, 6, 6), torch.zeros(400, dtype=torch.int64)
+    # A network without a gradient shows where the attack starts.
+    attacked = Pgd(epsilon=0.25, steps=1, stripes=0.5)(lambda x: 0 * x.flatten(1)[:, :3], pixels, labels)
+    offset = attacked - pixels
+    striped = (offset.abs() == 0.25).flatten(1).all(1)
+    assert 140 < int(striped.sum()) < 260
+    columns = offset[striped]
+    assert torch.equal(columns, columns[:, :, :1, :].expand_as(columns))
+    assert 0.4 < float((columns > 0).float().mean()) < 0.6
+    assert float(offset[~striped].abs().max()) < 0.25
+
+
+def test_probabilities_as_labels_lead_away_from_them() -> None:
+    torch.manual_seed(4)
+    model, pixels = _linear(), torch.rand(6, 1, 6, 6)
+    likely = model(pixels).softmax(1).detach()
+    attacked = Pgd(epsilon=0.1, step=0.02, steps=10)(model, pixels, likely)
+
+    def divergence(x: torch.Tensor) -> torch.Tensor:
+        return functional.kl_div(model(x).log_softmax(1), likely, reduction="none").sum(1).detach()
+
+    corner = pixels + 0.1 * (torch.randint(0, 2, pixels.shape) * 2 - 1)
+    assert torch.all(divergence(attacked) > divergence(pixels.clone()))
+    assert float(divergence(attacked).mean()) > float(divergence(corner.clamp(0, 1)).mean())
+
+
 @pytest.mark.parametrize(
-    ("field", "value"), [("epsilon", 0.0), ("epsilon", 1.0), ("step", 0.0), ("steps", 0)]
+    ("field", "value"),
+    [("epsilon", 0.0), ("epsilon", 1.0), ("step", 0.0), ("steps", 0), ("stripes", -0.1), ("stripes", 1.0)],
 )
 def test_settings_out_of_range_are_refused(field: str, value: float) -> None:
     with pytest.raises(RecipeError, match=rf"^{field} is"):

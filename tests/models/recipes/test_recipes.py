@@ -92,6 +92,26 @@ def test_adversarial_training_withstands_more_than_standard_training() -> None:
     assert _robust(adversarial, test, 0.3) > _robust(standard, test, 0.3) + 0.2
 
 
+def test_trades_withstands_more_than_standard_training_and_loses_nothing_on_clean_images() -> None:
+    test = toy_data(200, 5)
+    standard, trades = (
+        _trained(name, *more).module for name, more in (("standard", ()), ("adversarial", ("trades=2",)))
+    )
+    assert standard is not None
+    assert trades is not None
+    assert _robust(trades, test, 0.3) > _robust(standard, test, 0.3) + 0.2
+    assert accuracy(trades, test) > 0.9
+
+
+def test_the_loss_of_trades_is_the_clean_one_before_the_radius_grows() -> None:
+    network, data = Network(toy_chain()), toy_data(8)
+    pixels, labels = pixels_of(torch.from_numpy(data.images)), torch.from_numpy(data.labels)
+    method = method_of("adversarial", ["trades=6", "warm_up=0.5", "steps=3", "step=0.1"])
+    clean = float(network.cross_entropy(network(pixels), labels).detach())
+    assert float(method.loss(network, pixels, labels, 0.0).detach()) == pytest.approx(clean)
+    assert float(method.loss(network, pixels, labels, 0.9).detach()) > clean
+
+
 def test_epsilon_warms_up_from_an_attack_of_nothing() -> None:
     method = method_of("adversarial", ["warm_up=0.5", "clean=0.25", "steps=3", "step=0.1"])
     network = Network(toy_chain())
@@ -175,6 +195,8 @@ def test_hardened_networks_are_integer_networks_that_go_on_being_trained() -> No
         ("adversarial", "epsilon=1.5", "epsilon"),
         ("adversarial", "steps=0", "steps"),
         ("adversarial", "warm_up=one", "warm_up"),
+        ("adversarial", "stripes=1", "stripes"),
+        ("adversarial", "trades=-1", "trades"),
         ("feedback", "rounds=0", "rounds"),
         ("feedback", "share=0", "share"),
         ("feedback", "nearest=1", "nearest"),
@@ -189,6 +211,11 @@ def test_hardened_networks_are_integer_networks_that_go_on_being_trained() -> No
 def test_settings_that_do_not_fit_are_refused(name: str, setting: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         method_of(name, [setting])
+
+
+def test_trades_and_a_weight_of_clean_images_exclude_each_other() -> None:
+    with pytest.raises(RecipeError, match="exclude"):
+        method_of("adversarial", ["trades=6", "clean=0.5"])
 
 
 def test_unknown_methods_and_settings_given_twice_are_refused() -> None:
