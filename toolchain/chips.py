@@ -5,16 +5,14 @@ A chip is a seed: programming errors, stuck cells and read noise are drawn from 
 that two points differ by the field and not by the luck of the draw.
 
 Chips that are finished are kept in their order, under a key of all that their results depend on. A study that was
-killed goes on where it stopped and ends with the same lines and the same result, however many chips are run at a time.
+killed goes on where it stopped and ends with the same lines and the same result, whoever runs the chips.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
-from threading import Event, Lock
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import numpy as np
@@ -23,6 +21,7 @@ from pydantic import Field
 from ..errors import OhmfoldError
 from .chip_folder import ChipKey, FinishedChips
 from .emulator import Emulator
+from .jobs import Alone, Package, Parts, array_from, in_order
 from .judged import as_input, emulated, in_batches, pixels_sha256
 from .record_file import Record
 from .run_record import DatasetRecord
@@ -35,8 +34,9 @@ if TYPE_CHECKING:
     from ..models.image_data import Dataset
     from .artifact import Artifact
     from .hardware import Hardware, Sweep
+    from .jobs import Crew
 
-__all__ = ["LAST_SEED", "Chip", "ChipStudy", "Point", "study"]
+__all__ = ["LAST_SEED", "Chip", "ChipBench", "ChipStudy", "Point", "read_bench", "study"]
 
 SCHEMA: Final = 1
 LAST_SEED = 2**63 - 1
@@ -126,7 +126,7 @@ def study(
     seed: int = 0,
     sweep: Sweep | None = None,
     calibration: Dataset | None = None,
-    jobs: int = 1,
+    crew: Crew | None = None,
     finished: FinishedChips | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> ChipStudy:
@@ -140,38 +140,36 @@ def study(
         seed: Of the first one.
         sweep: A field of the profile, and its values.
         calibration: Images for converters whose range is calibrated.
-        jobs: How many chips are run at a time, each on one thread; 1: one after another, each on all processors.
+        crew: Who runs the chips; None: this process, one after another, each on all processors.
         finished: Chips that need not be run again; those that are run are added.
-        progress: Called, from any thread, with what is done in words, and the share of what this call has to do.
+        progress: Called with what is done in words, and the share of what this call has to do.
 
     Raises:
         HardwareError: A value is not one of the field's, or a profile cannot hold the artifact.
         DataError: The images are not those of the artifact.
-        OhmfoldError: There is not one chip or not one job, or a seed has more than 63 bits.
+        OhmfoldError: There is not one chip, a seed has more than 63 bits, or workers fail (see `Crew.run`).
         OutputError: A finished chip cannot be written down.
     """
-    if count < 1 or jobs < 1:
-        raise OhmfoldError(f"found {count} chips, {jobs} at a time; expected at least one of both")
+    if count < 1:
+        raise OhmfoldError(f"found {count} chips; expected at least one")
     if not 0 <= seed <= LAST_SEED - count + 1:
         raise OhmfoldError(f"found {count} chips from seed {seed} on; expected seeds from 0 to {LAST_SEED}")
     profiles = (hardware,) if sweep is None else sweep.profiles(hardware)
     values = (None,) if sweep is None else sweep.values
-    bench = _Bench(artifact, data, calibration, 1 if jobs > 1 else None)
+    bench = ChipBench(artifact, profiles, data, calibration)
     finished = FinishedChips() if finished is None else finished
     seeds = range(seed, seed + count)
     left = [
-        (profile, number)
-        for profile in profiles
+        (place, number)
+        for place, profile in enumerate(profiles)
         for number in seeds
         if bench.key(profile, number) not in finished
     ]
     exact = bench.exact_correct()
     share = _Share(progress, len(left), count * len(profiles))
-
-    def keep(chip: tuple[Hardware, int], correct: int) -> None:
-        finished.add(bench.key(*chip), len(data), correct)
-
-    _each_in_order(left, lambda chip, tell: bench.correct(*chip, tell), keep, jobs, share)
+    found = (Alone() if crew is None else crew).run(bench, left, share.tell)
+    for (place, number), correct in zip(left, in_order(found), strict=True):
+        finished.add(bench.key(profiles[place], number), len(data), correct)
     return ChipStudy(
         ohmfold=bench.version,
         artifact_sha256=artifact.sha256,
@@ -198,17 +196,30 @@ def study(
     )
 
 
-class _Bench:
-    """What all chips of a study have in common: the artifact and the images."""
+class ChipBench:
+    """What all chips of a study have in common: the artifact, the profiles and the images.
+
+    A job is the place of a profile, and a seed.
+
+    Args:
+        artifact, data, calibration: As `study`.
+        profiles: One, or those of a sweep.
+        threads: Of each chip; None: all processors.
+    """
 
     def __init__(
-        self, artifact: Artifact, data: Dataset, calibration: Dataset | None, threads: int | None
+        self,
+        artifact: Artifact,
+        profiles: Sequence[Hardware],
+        data: Dataset,
+        calibration: Dataset | None,
+        threads: int | None = None,
     ) -> None:
         spec = artifact.program.inputs[0]
-        self._artifact = artifact
-        self._labels = data.labels
+        self._artifact, self._profiles = artifact, tuple(profiles)
+        self._data, self._calibration = data, calibration
         self._pixels = as_input(data.images, spec)
-        self._calibration = None if calibration is None else as_input(calibration.images, spec)
+        self._seen = None if calibration is None else as_input(calibration.images, spec)
         self._calibration_sha256 = None if calibration is None else pixels_sha256(calibration.images)
         self._threads = threads
         fixed = artifact.program.batch or 1
@@ -237,81 +248,76 @@ class _Bench:
             in_batches(Emulator(self._artifact).predict, self._pixels, batch_size=self._batch_size)
         )
 
-    def correct(self, profile: Hardware, seed: int, tell: Callable[[float], None]) -> int:
+    def name(self, job: tuple[int, int]) -> str:
+        """Which chip it is, in words."""
+        return f"chip {job[1]} of {self._profiles[job[0]].name}"
+
+    def run(self, job: tuple[int, int], tell: Callable[[float], None]) -> int:
         """How many images a chip classifies correctly."""
+        place, seed = job
+        tell(0.0)
         chip = Emulator(
             self._artifact,
             threads=self._threads,
-            hardware=profile,
+            hardware=self._profiles[place],
             seed=seed,
-            calibration=self._calibration,
+            calibration=self._seen,
             progress=lambda done, total: tell(0.0),  # noqa: ARG005 - a sign of life while tiles are solved
             keep_tiles=False,  # many chips, each of which is made once
         )
         return self._count(emulated(chip, self._pixels, tell, self._batch_size))
 
+    def pack(self) -> Package:
+        """Return what a worker makes the same bench of."""
+        parts = Parts()
+        arrays: dict[str, NDArray[Any]] = {"images": self._data.images, "labels": self._data.labels}
+        if self._calibration is not None:
+            arrays |= {"seen": self._calibration.images, "seen_labels": self._calibration.labels}
+        values = {
+            "artifact": parts.add(self._artifact.to_bytes()),
+            "profiles": [profile.to_toml() for profile in self._profiles],
+            "arrays": {name: parts.add_array(array) for name, array in arrays.items()},
+            "data": self._data.name,
+        }
+        return Package(read_bench, values, parts.objects)
+
     def _count(self, classes: NDArray[np.int64]) -> int:
-        return int(np.count_nonzero(classes == self._labels))
+        return int(np.count_nonzero(classes == self._data.labels))
+
+
+def read_bench(package: Package, threads: int) -> ChipBench:
+    """Make the bench of a package, in a worker."""
+    from ..models.image_data import Dataset
+    from .artifact import Artifact, parse_model
+    from .hardware import Hardware
+
+    values = package.values
+    arrays = {name: array_from(package.objects[digest]) for name, digest in values["arrays"].items()}
+    seen = Dataset("calibration", arrays["seen"], arrays["seen_labels"]) if "seen" in arrays else None
+    return ChipBench(
+        Artifact(parse_model(package.objects[values["artifact"]], "the artifact")),
+        [Hardware.from_toml(text) for text in values["profiles"]],
+        Dataset(values["data"], arrays["images"], arrays["labels"]),
+        seen,
+        threads,
+    )
 
 
 class _Share:
-    """How much of a study is done, put together from chips that run side by side."""
+    """How much of a study is done, put together from its chips."""
 
     def __init__(self, progress: Callable[[str, float], None] | None, left: int, chips: int) -> None:
         self._progress = progress
         self._shares = [0.0] * left
         self._chips = chips
-        self._lock = Lock()
 
     def tell(self, place: int, share: float) -> None:
         """Of one of the chips that were left, this share is done."""
         if self._progress is None:
             return
-        with self._lock:
-            self._shares[place] = share
-            done = self._chips - len(self._shares) + sum(share >= 1.0 for share in self._shares)
-            self._progress(f"{done} of {self._chips} chips", sum(self._shares) / len(self._shares))
-
-
-class _Stopped(Exception):  # noqa: N818 - nothing is wrong: the result is not wanted any more
-    """Tells a chip that runs beside others that they have ended."""
-
-
-def _each_in_order(
-    chips: Sequence[tuple[Hardware, int]],
-    run: Callable[[tuple[Hardware, int], Callable[[float], None]], int],
-    keep: Callable[[tuple[Hardware, int], int], None],
-    jobs: int,
-    share: _Share,
-) -> None:
-    """Run chips, some at a time, and keep their results in their order.
-
-    Threads do: what takes long releases the interpreter's lock, and nothing has to be sent to them.
-    """
-    stop = Event()
-
-    def one(place: int) -> int:
-        def tell(done: float) -> None:
-            if stop.is_set():
-                raise _Stopped
-            share.tell(place, done)
-
-        tell(0.0)
-        return run(chips[place], tell)
-
-    if jobs == 1:
-        for place, chip in enumerate(chips):
-            keep(chip, one(place))
-        return
-    with ThreadPoolExecutor(jobs, "ohmfold-chips") as pool:
-        futures = [pool.submit(one, place) for place in range(len(chips))]
-        try:
-            for chip, future in zip(chips, futures, strict=True):
-                keep(chip, future.result())
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        self._shares[place] = share
+        done = self._chips - len(self._shares) + sum(share >= 1.0 for share in self._shares)
+        self._progress(f"{done} of {self._chips} chips", sum(self._shares) / len(self._shares))
 
 
 def _point(value: Any, profile_sha256: str, chips: Sequence[Chip], images: int) -> Point:

@@ -1,15 +1,14 @@
 """A campaign: the attacks of a plan on one artifact, batch by batch, and what they leave.
 
-Attacks run in the plan's order. Each takes its images in batches of a fixed size; what a batch finds depends on the
-batch alone (its images, its seed), so a campaign that was killed goes on with the next batch and ends with the same
-result. Where a suite cascades, an attack takes those images alone that withstood the suite's earlier ones. At the end
-of an attack its whole set is judged once more, image by image in the set's order: this is what is counted, and what
-replaying the set repeats.
+Each attack takes its images in batches of a fixed size; what a batch finds depends on the batch alone (its images, its
+seed), so batches may be run by anybody in any order (see `toolchain.jobs`), and a campaign that was killed goes on with
+those that are left and ends with the same result. Where a suite cascades, an attack takes those images alone that
+withstood the suite's earlier ones, and waits for them. At the end of an attack its whole set is judged once more, image
+by image in the set's order: this is what is counted, and what replaying the set repeats.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import DataError
+from ..jobs import Alone
 from ..runs import dataset_record, versions
+from .batches import Aim, AttackBench, BatchJob
 from .memory import batch_size_for
 from .meter import Meter
 from .outcome import AttackResult
@@ -32,20 +33,21 @@ from .results import (
     distances_of,
     worst_case,
 )
-from .state import Batch, NoState
+from .state import NoState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from ...models.image_data import Dataset
+    from ..jobs import Crew
     from ..run_record import VerdictRow
     from .judges import ArtifactJudge
     from .meter import Tell
     from .planning import Plan, PlannedAttack
     from .sources import Sources
-    from .state import State
+    from .state import Batch, State
 
 # A fixed amount, and not what is free: each batch has its own seed, so that its size is part of a result.
 _BATCH_BYTES = 1 << 30
@@ -186,6 +188,7 @@ def run_campaign(
     *,
     state: State | None = None,
     verdict: Callable[[Callable[[float], None]], VerdictRow] | None = None,
+    crew: Crew | None = None,
     progress: Tell | None = None,
 ) -> Campaign:
     """Run a plan.
@@ -195,82 +198,74 @@ def run_campaign(
         plan: What to do.
         state: Where finished batches are kept; None: nowhere.
         verdict: Finds the masking verdict, told of a function that takes the share which is done; None: without.
+        crew: Who attacks the batches; None: this process. The sets are judged, and the verdict is found, here.
         progress: Called with what is being done and the share of all that is done.
 
     Raises:
         DataError: An image, label or gradient source does not fit; found out before any attack runs.
+        UnsupportedError: A model that workers need was given as a module in memory.
+        OhmfoldError: Workers fail (see `Crew.run`).
     """
     state = NoState() if state is None else state
     labels = target.data.labels
     target.check(plan)
     clean = target.judge.judge(target.data.images)
     meter = Meter(plan, progress, with_verdict=verdict is not None)
-    results, after, seconds = [], [], []
+    crew = Alone() if crew is None else crew
+    bench = AttackBench(target, {one.key: Aim.of(one) for one in plan.attacks})
+    found: dict[str, tuple[AttackResult, NDArray[np.bool_], float]] = {}
     lines: dict[tuple[str, str, float], NDArray[np.bool_]] = {}
-    for one in plan.attacks:
-        cascade = one.suite.file.cascade
-        standing = lines.get(one.group, clean == labels) if cascade else clean == labels
-        result, taken = _attack(one, target, clean, standing, state, meter)
-        left = standing & ~result.success
-        if cascade:
-            lines[one.group] = left
-        results.append(result)
-        after.append(left)
-        seconds.append(taken)
-    return Campaign(
-        target, plan, tuple(results), tuple(after), tuple(seconds), _verdict(verdict, state, meter)
-    )
+    right = np.asarray(clean == labels)
+    for wave in plan.waves:
+        standing = {one.key: lines.get(one.group, right) if one.suite.file.cascade else right for one in wave}
+        batches = _attacked(wave, target, standing, bench, crew, state, meter)
+        for one in wave:
+            result = _judged(one, target, clean, batches[one.key], meter)
+            left = standing[one.key] & ~result.success
+            if one.suite.file.cascade:
+                lines[one.group] = left
+            found[one.key] = result, left, sum(batch.seconds for batch in batches[one.key])
+    results, after, seconds = zip(*(found[one.key] for one in plan.attacks), strict=True)
+    return Campaign(target, plan, results, after, seconds, _verdict(verdict, state, meter))
 
 
-def _attack(
-    one: PlannedAttack,
+def _attacked(
+    wave: Sequence[PlannedAttack],
     target: Target,
-    clean: NDArray[np.int64],
-    standing: NDArray[np.bool_],
+    standing: Mapping[str, NDArray[np.bool_]],
+    bench: AttackBench,
+    crew: Crew,
     state: State,
     meter: Meter,
-) -> tuple[AttackResult, float]:
-    """Attack what stands, batch by batch, and judge the whole set."""
-    todo = np.flatnonzero(standing)
-    batches: list[Batch] = []
-    for number, start in enumerate(range(0, len(todo), target.batch_size)):
-        chosen = todo[start : start + target.batch_size]
-        meter.tell(one, start / len(todo))
-        batch = state.batch(one.key, number)
-        if batch is None or not np.array_equal(batch.chosen, chosen):
-            batch = _batch(one, target, chosen, meter, (start, len(todo)))
-            state.keep(one.key, number, batch)
-        batches.append(batch)
+) -> dict[str, list[Batch]]:
+    """Attack what stands, batch by batch; the batches of each attack, in their order."""
+    batches: dict[str, dict[int, Batch]] = {one.key: {} for one in wave}
+    jobs = []
+    for one in wave:
+        todo = np.flatnonzero(standing[one.key])
+        for number, start in enumerate(range(0, len(todo), target.batch_size)):
+            job = BatchJob(one.key, number, todo[start : start + target.batch_size])
+            batch = state.batch(one.key, number)
+            if batch is None or not np.array_equal(batch.chosen, job.chosen):
+                jobs.append(job)
+            else:
+                batches[one.key][number] = batch
+    totals = {key: int(np.count_nonzero(stands)) for key, stands in standing.items()}
+    tell = meter.of_batches([(job.key, len(job.chosen)) for job in jobs], totals)
+    for place, batch in crew.run(bench, jobs, tell):
+        state.keep(jobs[place].key, jobs[place].number, batch)
+        batches[jobs[place].key][jobs[place].number] = batch
+    return {key: [found[number] for number in sorted(found)] for key, found in batches.items()}
+
+
+def _judged(
+    one: PlannedAttack, target: Target, clean: NDArray[np.int64], batches: list[Batch], meter: Meter
+) -> AttackResult:
+    """Judge the whole set of an attack."""
     result = _joined(one, target, clean, batches)
     predictions = target.judge.judge(result.adversarial, max(1, target.batch_size))
     meter.finished(one)
-    return replace(result, predictions=predictions), sum(batch.seconds for batch in batches)
-
-
-def _batch(
-    one: PlannedAttack, target: Target, chosen: NDArray[np.int64], meter: Meter, place: tuple[int, int]
-) -> Batch:
-    start, total = place
-    source = None if one.source is None else target.sources[one.source]
-    began = time.perf_counter()
-    result = one.attack(
-        source,
-        target.judge,
-        target.data.images[chosen],
-        target.data.labels[chosen],
-        one.radius,
-        seed=_seed(target.seed, one.key, int(chosen[0])),
-        batch_size=len(chosen),
-        progress=lambda done, _: meter.tell(one, (start + done) / total),
-        source=one.source,
-    )
-    return Batch.of(chosen, result, time.perf_counter() - began)
-
-
-def _seed(seed: int, key: str, first: int) -> int:
-    """The seed of a batch: its own for each attack and each place."""
-    words = np.random.SeedSequence([seed, first, *key.encode()]).generate_state(2)
-    return int(words[0]) | (int(words[1]) & 0x7FFFFFFF) << 32
+    return replace(result, predictions=predictions)
 
 
 def _joined(

@@ -100,6 +100,9 @@ class ArtifactJudge:
         calibration: uint8 images that set the limits of a chip's converters, where its profile calibrates them.
         threads: By default what this process may use (one for onnxruntime).
 
+    Attributes:
+        name, artifact, calibration: As given.
+
     Raises:
         ModelError: The artifact has no logits, or cannot be executed.
         HardwareError: The profile cannot hold it.
@@ -115,6 +118,7 @@ class ArtifactJudge:
     ) -> None:
         self.name = JudgeName("emulator") if name is None else name
         self.artifact = artifact
+        self.calibration = calibration
         self._spec = artifact.program.inputs[0]
         self._batch = artifact.program.batch
         if artifact.program.logits is None:

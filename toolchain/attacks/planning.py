@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,6 +98,18 @@ class Plan:
     def sources(self) -> tuple[str, ...]:
         """Names of the gradient sources that are needed, each once."""
         return tuple(dict.fromkeys(one.source for one in self.attacks if one.source is not None))
+
+    @property
+    def waves(self) -> tuple[tuple[PlannedAttack, ...], ...]:
+        """The attacks in waves that depend on earlier ones alone: those of a line that cascades, one after another."""
+        waves: list[list[PlannedAttack]] = []
+        before: Counter[tuple[str, str, float]] = Counter()
+        for one in self.attacks:
+            place = before[one.group] if one.suite.file.cascade else 0
+            before[one.group] += 1
+            waves += [[] for _ in range(place + 1 - len(waves))]
+            waves[place].append(one)
+        return tuple(tuple(wave) for wave in waves)
 
 
 def make_plan(suites: Sequence[Suite], ball: Ball, sources: Sources, ladder: Sequence[float] = ()) -> Plan:

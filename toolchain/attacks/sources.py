@@ -49,6 +49,9 @@ class Sources:
         substitutes: Other models, by their names.
         calibration: uint8 images that calibrate the unmapped artifact; those of the artifact itself are best.
 
+    Attributes:
+        artifact, calibration: As given.
+
     Raises:
         DataError: A file does not exist.
     """
@@ -64,7 +67,7 @@ class Sources:
         self.artifact = artifact
         self._parent = parent
         self._substitutes = dict(substitutes or {})
-        self._calibration = calibration
+        self.calibration = calibration
         self._made: dict[str, GradientSource] = {}
         for model in (parent, *self._substitutes.values()):
             _check_there(model)
@@ -73,6 +76,12 @@ class Sources:
     def substitutes(self) -> tuple[str, ...]:
         """Names of the substitutes, as sources: `substitute:NAME`."""
         return tuple(f"{SUBSTITUTE}{name}" for name in self._substitutes)
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """The models that were given, by the names of their sources; the artifact is not among them."""
+        given = {"parent": self._parent, **{f"{SUBSTITUTE}{k}": v for k, v in self._substitutes.items()}}
+        return {name: model for name, model in given.items() if model is not None}
 
     def missing(self, name: str) -> str | None:
         """Why there is no such source; None where there is one.
@@ -150,10 +159,9 @@ class Sources:
 
     def fingerprint(self) -> dict[str, str]:
         """What the models are, by the hash of their files or weights; a model of the zoo by its name."""
-        models = {"parent": self._parent, **{f"{SUBSTITUTE}{k}": v for k, v in self._substitutes.items()}}
-        found = {name: _identity(model) for name, model in models.items() if model is not None}
-        if self._calibration is not None and self._parent is not None:
-            found["calibration"] = pixels_sha256(self._calibration)
+        found = {name: _identity(model) for name, model in self.models.items()}
+        if self.calibration is not None and self._parent is not None:
+            found["calibration"] = pixels_sha256(self.calibration)
         return found
 
     def _make(self, name: str) -> GradientSource:
@@ -177,11 +185,11 @@ class Sources:
 
         recipe = Recipe(**{**_recipe(self.artifact), "mu_law": {}})
         parent = self._required_parent()
-        if self._calibration is None:
+        if self.calibration is None:
             raise DataError("the unmapped artifact is compiled anew; expected images that calibrate it")
         if isinstance(parent, str | Path) and str(parent).endswith(_ONNX):
-            return _twin(compile_model(parent, self._calibration, recipe))
-        return _twin(compile_model(_without_maps(_module(parent)), self._calibration, recipe))
+            return _twin(compile_model(parent, self.calibration, recipe))
+        return _twin(compile_model(_without_maps(_module(parent)), self.calibration, recipe))
 
 
 def _no_twin(sources: Sources) -> str | None:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Changes, Data, Json, On, Seed  # noqa: TC001 - typer reads the annotations
+from .options import (  # noqa: TC001 - typer reads the annotations
+    Changes,
+    ClusterAddress,
+    Data,
+    Json,
+    On,
+    Seed,
+    Workers,
+)
 from .output import count, percent, print_json, progress_bar, say, table
 from .quiet import import_onnxruntime
 
@@ -79,6 +87,8 @@ def attack(
         int | None,
         typer.Option("--batch-size", min=1, show_default="by memory", help="Images attacked at a time."),
     ] = None,
+    workers: Workers = 1,
+    cluster: ClusterAddress = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -89,6 +99,7 @@ def attack(
 ) -> None:
     """Attack an artifact; an image counts as the device sees it: pixel codes within the ball."""
     from ..attacks.judges import parse_judge
+    from ..jobs import check_crew, hire
 
     ball, radii = _ball(epsilon, norm, ladder)
     chosen = _suites(suites, attacks, steps, transfer=bool(substitutes))
@@ -97,7 +108,8 @@ def attack(
         from ..attacks.folder import check_campaign_folder
 
         check_campaign_folder(out)
-    with progress_bar("attack", _WINDOW) as progress:
+    check_crew(workers, cluster)
+    with progress_bar("attack", _WINDOW) as progress, hire(workers, cluster) as crew:
         progress("loading", 0.0)
         import_onnxruntime()
         from ..artifact import Artifact
@@ -117,6 +129,7 @@ def attack(
             plan,
             state=state,
             verdict=lambda tell: find_verdict(target, ball, file.stem, tell),
+            crew=crew,
             progress=progress,
         )
         if out is not None:

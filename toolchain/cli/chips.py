@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .hardware import chosen_profile
-from .options import LAST_CHIP, Changes, Data, Json, OnnxFile, OptionalImages
+from .options import LAST_CHIP, Changes, ClusterAddress, Data, Json, OnnxFile, OptionalImages, Workers
 from .output import count as grouped
 from .output import percent, print_json, progress_bar, say, table
 
@@ -45,9 +45,8 @@ def chips(
     ] = None,
     data: Data = None,
     images: OptionalImages = None,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="How many chips are run at a time; changes no result.")
-    ] = 1,
+    workers: Workers = 1,
+    cluster: ClusterAddress = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -71,7 +70,10 @@ def chips(
         from ..chip_folder import check_study_folder
 
         check_study_folder(out)
-    with progress_bar("chips", _WINDOW) as progress:
+    from ..jobs import check_crew, hire
+
+    check_crew(workers, cluster)
+    with progress_bar("chips", _WINDOW) as progress, hire(workers, cluster) as crew:
         progress("loading", 0.0)
         from ..artifact import Artifact
         from ..chip_folder import FinishedChips, write_study
@@ -89,7 +91,7 @@ def chips(
             seed=seed,
             sweep=swept,
             calibration=calibration,
-            jobs=jobs,
+            crew=crew,
             finished=FinishedChips(out),
             progress=progress,
         )

@@ -11,6 +11,7 @@ __all__ = [
     "LAST_CHIP",
     "BatchSize",
     "Changes",
+    "ClusterAddress",
     "Data",
     "Json",
     "ModelArgument",
@@ -18,6 +19,7 @@ __all__ = [
     "OnnxFile",
     "OptionalImages",
     "Seed",
+    "Workers",
 ]
 
 LAST_CHIP = 2**63 - 1
@@ -62,5 +64,22 @@ On = Annotated[
     str,
     typer.Option(
         "--on", metavar="emulator|onnxruntime|PROFILE:seed=N", help="Who judges; a profile is a chip of it."
+    ),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Processes that share the jobs, and the processors; changes no result.",
+    ),
+]
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="tcp://HOST:PORT|local:N",
+        help="Run the jobs on a Dask cluster, or on one of N workers that is started here; changes no result.",
     ),
 ]

@@ -190,7 +190,7 @@ def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch):
     def never(*_, **__):
         raise AssertionError("attacked again")
 
-    monkeypatch.setattr("ohmfold.toolchain.attacks.campaign._batch", never)
+    monkeypatch.setattr("ohmfold.toolchain.attacks.batches.AttackBench.run", never)
     again = run_campaign(goal, todo, state=FolderState(tmp_path, campaign_plan(goal, todo)), verdict=never)
     assert again.result == first.result
 
@@ -333,7 +333,9 @@ def test_two_suites_may_have_an_attack_of_the_same_name():
 
 def test_labels_that_the_artifact_does_not_know_are_found_before_any_attack(monkeypatch):
     goal = target()
-    monkeypatch.setattr("ohmfold.toolchain.attacks.campaign._batch", lambda *_: pytest.fail("attacked"))
+    monkeypatch.setattr(
+        "ohmfold.toolchain.attacks.batches.AttackBench.run", lambda *_: pytest.fail("attacked")
+    )
     labels = goal.data.labels.copy()
     labels[3] = 5
     bad = Target(goal.judge, goal.sources, Dataset("mine", goal.data.images, labels))

@@ -79,10 +79,10 @@ def test_starting_again_adds_nothing_and_a_longer_study_goes_on(call, files, tmp
     out = tmp_path / "out"
     assert chips(call, files, f"{FLAWED} --count 3", "--out", out).code == 0
     before = contents(out)
-    assert chips(call, files, f"{FLAWED} --count 3 --jobs 2", "--out", out).code == 0
+    assert chips(call, files, f"{FLAWED} --count 3 --workers 2", "--out", out).code == 0
     assert contents(out) == before
     assert chips(call, files, f"{FLAWED} --count 5", "--out", out).code == 0
-    assert chips(call, files, f"{FLAWED} --count 5 --jobs 2", "--out", tmp_path / "fresh").code == 0
+    assert chips(call, files, f"{FLAWED} --count 5 --workers 2", "--out", tmp_path / "fresh").code == 0
     assert contents(out) == contents(tmp_path / "fresh")
     assert contents(out)["chips.jsonl"].startswith(before["chips.jsonl"])
 
@@ -102,15 +102,15 @@ def whole(files, tmp_path_factory) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("how", "jobs", "code"),
+    ("how", "workers", "code"),
     [(signal.SIGKILL, 2, -signal.SIGKILL), (signal.SIGINT, 1, 130), (signal.SIGINT, 2, 130)],
 )
 def test_a_study_that_was_stopped_goes_on_and_ends_with_the_same_files(
-    how, jobs, code, whole, call, files, tmp_path
+    how, workers, code, whole, call, files, tmp_path
 ) -> None:
     out = tmp_path / "out"
     arguments = ["chips", files.artifact, *stopped_study(tmp_path), out]
-    process = start(*arguments, "--jobs", jobs)
+    process = start(*arguments, "--workers", workers)
     lines = out / "chips.jsonl"
     wait_for(lambda: lines.exists() and lines.read_bytes().count(b"\n") > 2, process)
     process.send_signal(how)
@@ -144,7 +144,7 @@ BAD = {
     "no profile": ("", "--hardware"),
     "unknown profile": ("--hardware isac", "the nearest is 'isaac'"),
     "no chips": ("--hardware ideal --count 0", "--count"),
-    "no jobs": ("--hardware ideal --jobs 0", "--jobs"),
+    "no workers": ("--hardware ideal --workers 0", "--workers"),
     "negative seed": ("--hardware ideal --seed -3", "--seed"),
     "seeds past 63 bits": ("--hardware ideal --seed 9223372036854775807", "seeds from 0 to 9223372036854775807"),
     "wrong field": ("--hardware ideal --set adc.bit=6", "adc.bit: unknown field"),
@@ -206,7 +206,8 @@ def test_the_help_names_what_there_is(call) -> None:
         "--set",
         "--sweep",
         "FIELD=4..8",
-        "--jobs",
+        "--workers",
+        "--cluster",
         "--out",
         "--json",
     ):
