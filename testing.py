@@ -254,7 +254,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AccuracyError(f"the baseline {path} cannot be read: {error}") from None
     entries = document.get("entries") if isinstance(document, dict) else None
     if (

@@ -85,21 +85,26 @@ def open_archive(path: Path) -> zipfile.ZipFile:
     """
     archive = zipfile.ZipFile(path)
     try:
-        infos = archive.infolist()
-        if len({info.filename for info in infos}) != len(infos):
-            raise ValueError("two of its members have the same name")
-        for info in infos:
-            if info.compress_type not in _METHODS:
-                raise ValueError(f"{info.filename!r:.99} is compressed by method {info.compress_type}, not deflated")
-        content, most = sum(info.file_size for info in infos), largest_content(path.stat().st_size)
-        if content > most:
-            raise ValueError(
-                f"its members swell to {content} bytes, expected at most {most} from a file of its size"
-            )
+        _check_members(archive.infolist(), path.stat().st_size)
     except BaseException:
         archive.close()
         raise
     return archive
+
+
+def _check_members(infos: list[zipfile.ZipInfo], size: int) -> None:
+    if len({info.filename for info in infos}) != len(infos):
+        raise ValueError("two of its members have the same name")
+    for info in infos:
+        if info.compress_type not in _METHODS:
+            raise ValueError(
+                f"{info.filename!r:.99} is compressed by method {info.compress_type}, not deflated"
+            )
+    content, most = sum(info.file_size for info in infos), largest_content(size)
+    if content > most:
+        raise ValueError(
+            f"its members swell to {content} bytes, expected at most {most} from a file of its size"
+        )
 
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
@@ -142,7 +147,9 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]
     except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(f"the header of an array is damaged ({type(error).__name__})") from None
     if not isinstance(descr, str) or not _TYPE.fullmatch(descr):
-        raise ValueError(f"an array is of type {descr!r:.99}, expected numbers; objects would have to be unpickled")
+        raise ValueError(
+            f"an array is of type {descr!r:.99}, expected numbers; objects would have to be unpickled"
+        )
     if not isinstance(shape, tuple) or any(type(side) is not int or side < 0 for side in shape):
         raise ValueError(f"an array is of shape {shape!r:.99}")
     if len(shape) > 32 or max(shape, default=0) > 1 << 62 or type(fortran) is not bool:

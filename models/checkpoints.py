@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import pickletools
@@ -61,7 +62,8 @@ def save_weights(
     digest = weights_sha256(tensors)
     metadata = {_ARCHITECTURE: architecture or matching_architecture(tensors), _HASH: digest}
     with replacing(Path(path)) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {_METADATA: json.dumps(metadata)})
+        # Both libraries raise errors of their own where a disk is full: they serialise, and Python writes.
+        temporary.write_bytes(safetensors.torch.save(tensors, {_METADATA: json.dumps(metadata)}))
     return digest
 
 
@@ -136,8 +138,10 @@ def write_training_state(path: Path, run: str, state: Mapping[str, Any]) -> None
     Raises:
         OutputError: The file cannot be written.
     """
+    buffer = io.BytesIO()
+    torch.save({"run": run, **state}, buffer)
     with replacing(path) as temporary:
-        torch.save({"run": run, **state}, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_training_state(path: Path, run: str) -> dict[str, Any]:
@@ -242,7 +246,9 @@ def _check_pickle(path: Path) -> None:
                 raise CheckpointError(f"{path}: its archive is compressed, which torch.save never does")
             pickles = [info for info in infos if info.filename.endswith("data.pkl")]
             if len(pickles) != 1 or pickles[0].file_size > path.stat().st_size:
-                raise CheckpointError(f"{path}: not loaded, since it holds {len(pickles)} pickles; {accepted}")
+                raise CheckpointError(
+                    f"{path}: not loaded, since it holds {len(pickles)} pickles; {accepted}"
+                )
             names = [str(name) for name in _named_in(archive.read(pickles[0]))]
     except (*UNREADABLE, IndexError, OverflowError) as error:
         raise CheckpointError(f"{path}: not a complete checkpoint ({error}); {accepted}") from error

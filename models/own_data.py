@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zipfile
 import zlib
@@ -91,9 +92,7 @@ def load_class_folders(folder: str | Path) -> Dataset:
     for path, _ in paths:  # the headers of all, before memory is taken for the pixels of all
         form = _form_of(path)
         if form != first:
-            raise DataError(
-                f"{path}: {form}, but {paths[0][0]} is {first}: convert all to one size and mode"
-            )
+            raise DataError(f"{path}: {form}, but {paths[0][0]} is {first}: convert all to one size and mode")
     images = np.empty((len(paths), first.channels, first.height, first.width), dtype=np.uint8)
     for index, (path, _) in enumerate(paths):
         images[index] = _read_pixels(path, first)
@@ -134,17 +133,17 @@ def _form_of(path: Path) -> _Form:
     from PIL import Image  # only users of class folders wait for Pillow
 
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             mode, (width, height) = image.mode, image.size
-        size = path.stat().st_size
     except (*_IMAGE_ERRORS, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read as an image ({_one_line(error)})") from error
     if mode not in _MODES:
         raise DataError(f"{path}: mode {mode}, expected grey (L) or colour (RGB) of 8 bits: convert it")
-    if width * height * _MODES[mode] > largest_content(size):
+    if width * height * _MODES[mode] > (most := largest_content(len(content))):
         raise DataError(
-            f"{path}: {width}x{height} pixels in {size} bytes, expected at most {largest_content(size)} bytes of "
-            "pixels from a file of its size"
+            f"{path}: {width}x{height} pixels in {len(content)} bytes, expected at most {most} bytes of pixels from a "
+            "file of its size"
         )
     return _Form(width, height, _MODES[mode])
 
@@ -154,7 +153,8 @@ def _read_pixels(path: Path, form: _Form) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        # Of a file itself, Pillow would read a chunk into as much memory as the chunk promises to need.
+        with Image.open(io.BytesIO(path.read_bytes()), formats=_FORMATS) as image:
             pixels: NDArray[Any] = np.asarray(image)
     except (*_IMAGE_ERRORS, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read as an image ({_one_line(error)})") from error

@@ -102,6 +102,8 @@ def parse_model(data: bytes, origin: str) -> ir.Model:
     import onnx
     from google.protobuf.message import DecodeError
 
+    from .onnx_file import check_content
+
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
@@ -109,12 +111,7 @@ def parse_model(data: bytes, origin: str) -> ir.Model:
         raise ModelError(f"{origin} is not an ONNX file, or it is truncated") from None
     if not proto.ir_version or not proto.graph.node:
         raise ModelError(f"{origin} is not an ONNX file: it holds no graph")
-    for tensor in proto.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise ModelError(
-                f"{origin}: '{tensor.name}' lies in another file; save the model with its weights inside "
-                "(onnx.save_model(..., save_as_external_data=False))"
-            )
+    check_content(proto, origin)
     try:
         onnx.checker.check_model(proto)
         return ir.from_proto(proto)
@@ -143,9 +140,9 @@ class Artifact:
         """
         model, _ = load_model_file(path)
         schema = model.metadata_props.get("ohmfold.schema")
-        if schema is not None and (not schema.isdecimal() or int(schema) > SCHEMA):
+        if schema is not None and schema not in map(str, range(SCHEMA + 1)):
             raise ModelError(
-                f"{path} has artifact schema {schema}, this version reads up to {SCHEMA}; update ohmfold"
+                f"{path} has artifact schema {schema:.99}, this version reads up to {SCHEMA}; update ohmfold"
             )
         return cls(model)
 
@@ -199,7 +196,7 @@ class Artifact:
                 continue
             try:
                 found[key.removeprefix("ohmfold.")] = json.loads(text)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):  # of other tools, or damaged: it stays what it is
                 found[key.removeprefix("ohmfold.")] = text
         return found
 

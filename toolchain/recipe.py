@@ -175,7 +175,7 @@ class Recipe(_Settings):
         """
         try:
             values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise RecipeError(f"the recipe is not TOML: {error}") from None
         return cls(**values)
 

@@ -53,7 +53,8 @@ class RecordFile(Record):
         try:
             if path.stat().st_size > _LARGEST:
                 raise DataError(f"{path} has {path.stat().st_size} bytes, more than {cls.kind} can have")
-            return cls.model_validate_json(path.read_bytes())
+            record = cls.model_validate_json(path.read_bytes())
+            record.to_json()
         except OSError as error:
             raise DataError(
                 f"cannot read {path}: {error.strerror or error}; expected {cls.folder_of}"
@@ -62,3 +63,6 @@ class RecordFile(Record):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise DataError(f"{path} is not {cls.kind}: {where}: {first['msg']}") from None
+        except (ValueError, RecursionError) as error:  # what can be read and not be written is not whole
+            raise DataError(f"{path} is not {cls.kind}: {error}") from None
+        return record

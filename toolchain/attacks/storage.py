@@ -11,7 +11,6 @@ import io
 import json
 import math
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from ...errors import DataError
+from ...models.archives import read_npz
 from .epsilon import PIXEL_HIGH, Norm, distances, inside
 from .outcome import AttackResult
 
@@ -99,18 +99,23 @@ def load_adversarial(path: str | os.PathLike[str], original: NDArray[np.uint8] |
         DataError: The file is missing or no such file, an array is of another shape or type, or an image
             lies outside the ball.
     """
+    if not Path(path).exists():
+        raise DataError(f"{path}: no such file; expected a set of adversarial images (.npz)")
+    expected = (*_IMAGES, *_LABELS, *_MARKS, "metadata")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in (*_IMAGES, *_LABELS, *_MARKS, "metadata")}
-            arrays |= {name: archive[name] for name in _OPTIONAL if name in archive}
+        arrays: dict[str, Any] = read_npz(Path(path), (*expected, *_OPTIONAL))
+    except DataError as error:
+        raise DataError(f"not a set of adversarial images: {error}") from None
+    missing = [name for name in expected if name not in arrays]
+    if missing:
+        raise DataError(f"{path}: not a set of adversarial images (it lacks {', '.join(missing)})")
+    try:
         metadata = json.loads(arrays.pop("metadata").tobytes())
         fields = {name: metadata[name] for name in _FIELDS}
         digest = metadata.pop("content_sha256")
         schema, sha256 = metadata["schema"], metadata["artifact_sha256"]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; expected a set of adversarial images (.npz)") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a set of adversarial images ({error})") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path}: not a set of adversarial images (its metadata: {error})") from error
     _check_metadata(path, schema, sha256, fields)
     _check_arrays(path, arrays)
     clean = arrays["original"]

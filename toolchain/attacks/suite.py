@@ -179,7 +179,7 @@ class Suite(_Model):
         """
         try:
             values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise RecipeError(f"suite {name}: not TOML: {error}") from None
         try:
             file = SuiteFile(**values)
@@ -202,7 +202,8 @@ class Suite(_Model):
         if self.name in above:
             raise RecipeError(f"suite {self.name}: it includes itself ({' > '.join((*above, self.name))})")
         for name in self.file.include:
-            yield from load_suite(name)._walk((*above, self.name))  # noqa: SLF001 - of this class
+            # A file is not let name other files: what it includes is shipped.
+            yield from Suite.from_toml(suite_text(name), name)._walk((*above, self.name))  # noqa: SLF001 - of this class
         if self.file.attacks:
             yield self
 

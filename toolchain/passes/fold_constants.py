@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 from onnxscript.rewriter import RewriteRuleSet, rewrite
 from onnxscript.rewriter.rules.common import materialize_reshape_shape_rule
 
+from ...errors import ModelError
 from ..graph import replace_value
 
 __all__ = ["FoldConstantsPass"]
 
 _NO_LIMIT = 1 << 31
 _KEPT = frozenset({"QuantizeLinear", "DequantizeLinear"})
+# What makes large tensors of small ones; folded only where its shape is known beforehand.
+_GROWING = frozenset(
+    {
+        "CenterCropPad",
+        "ConstantOfShape",
+        "Expand",
+        "EyeLike",
+        "OneHot",
+        "Pad",
+        "Range",
+        "Resize",
+        "Tile",
+        "Upsample",
+    }
+)
+_MOST_VALUES = 1 << 24
 _DROPPED_AT_INFERENCE = ("Dropout", "Identity")
 
 
@@ -36,6 +55,35 @@ def _drop_inference_identities(model: ir.Model) -> bool:
     return modified
 
 
+def _is_folded(node: ir.Node) -> bool:
+    """Whether a node of constants is computed: not where a few numbers promise a tensor that no model holds."""
+    if node.op_type in _KEPT:
+        return False
+    shapes = [value.shape for value in node.outputs]
+    if any(shape is None or not shape.is_static() for shape in shapes):
+        return node.op_type not in _GROWING
+    return all(math.prod(shape.numpy()) <= _MOST_VALUES for shape in shapes if shape is not None)
+
+
+def _fold(model: ir.Model) -> None:
+    """Compute what is constant.
+
+    Raises:
+        ModelError: The operands of a node do not fit it.
+    """
+    try:
+        optimizer.fold_constants_ir(
+            model,
+            onnx_shape_inference=True,
+            input_size_limit=_NO_LIMIT,
+            output_size_limit=_NO_LIMIT,
+            should_fold=_is_folded,
+        )
+    except (RuntimeError, ValueError, TypeError) as error:  # as NumPy and the reference evaluator have it
+        reason = " ".join(str(error).split())
+        raise ModelError(f"the model's constants cannot be computed: {reason}") from None
+
+
 class FoldConstantsPass(ir.passes.InPlacePass):
     """Fold constants, lift them to initializers and fix what shapes are known.
 
@@ -48,15 +96,14 @@ class FoldConstantsPass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Apply the rules in order."""
         before = len(model.graph)
-        common.InlinePass()(model)
+        try:
+            common.InlinePass()(model)
+        except ValueError as error:
+            raise ModelError(
+                f"the model's functions cannot be put in place of their calls: {error}"
+            ) from None
         common.ShapeInferencePass()(model)
-        optimizer.fold_constants_ir(
-            model,
-            onnx_shape_inference=True,
-            input_size_limit=_NO_LIMIT,
-            output_size_limit=_NO_LIMIT,
-            should_fold=lambda node: node.op_type not in _KEPT,
-        )
+        _fold(model)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         modified = _drop_inference_identities(model)
         common.ShapeInferencePass()(model)

@@ -108,7 +108,7 @@ def behind(value: ir.Value | None) -> Quantisation | None:
 def _quantisation(node: ir.Node, codes: ir.Value) -> Quantisation | None:
     scale = constant(node.inputs[1])
     given = node.inputs[2] if len(node.inputs) > 2 else None
-    dtype = UINT8 if codes.dtype is None else np.dtype(codes.dtype.numpy())
+    dtype = UINT8 if codes.dtype in {None, ir.DataType.UNDEFINED} else np.dtype(codes.dtype.numpy())
     zero = np.zeros(() if scale is None else scale.shape, dtype) if given is None else constant(given)
     if scale is None or zero is None or scale.dtype != np.float32 or zero.size != scale.size:
         return None
@@ -204,6 +204,8 @@ def fold_quantised_constants(graph: ir.Graph) -> None:
         found, real = writes(node), constant(node.inputs[0]) if node.inputs else None
         if found is None or real is None or real.dtype != np.float32:
             continue
+        if found.zero_point.dtype.kind not in "iu":
+            continue  # codes of float8 and of 4 bits are refused with their node
         codes = quantise(
             real, _spread(found, found.scale, real.ndim), _spread(found, found.zero_point, real.ndim)
         )

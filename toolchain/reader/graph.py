@@ -264,7 +264,7 @@ def _passes_through(node: Node, constants: Mapping[str, NDArray[Any]]) -> bool:
     if len(node.outputs) > 1 and node.outputs[1] is not None:
         raise node.refusal("its mask output is used; only its inference form, without a mask, is read")
     training = node.input(2)
-    if training is not None and (training not in constants or bool(constants[training])):
+    if training is not None and (training not in constants or constants[training].any()):
         raise node.refusal("training_mode is not a constant false; export the model for inference")
     return True
 

@@ -10,17 +10,15 @@ its type and shape before its values are read, and the cells against the one way
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.lib import format as npy
 from pydantic import ValidationError
 
 from ...errors import DataError
+from ...models.archives import UNREADABLE, open_archive, read_member
 from .. import program as p
 from ..crossbar.mapping import map_weights
 from ..emulator import Emulator
@@ -29,6 +27,8 @@ from .crossbar_layout import levels_of, levels_shape, weights_of
 from .crossbar_manifest import ArrayRow, DigitalRow, LayerImage, LimitsRow, Manifest
 
 if TYPE_CHECKING:
+    import zipfile
+
     from numpy.typing import NDArray
 
     from ..artifact import Artifact
@@ -40,7 +40,6 @@ _LARGEST_MANIFEST = 16 << 20
 _LARGEST_ARRAYS = 4 << 30
 # What an array's header may take beside its values.
 _HEADER = 4096
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def load_image(folder: str | Path) -> CrossbarImage:
@@ -147,12 +146,12 @@ def _arrays(path: Path, rows: dict[str, ArrayRow]) -> dict[str, NDArray[Any]]:
     if total > _LARGEST_ARRAYS:
         raise DataError(f"{path}: its manifest asks for {total} bytes, expected at most {_LARGEST_ARRAYS}")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_archive(path) as archive:
             members = {info.filename: info for info in archive.infolist()}
-            if len(members) != len(archive.infolist()) or set(members) != {f"{name}.npy" for name in rows}:
+            if set(members) != {f"{name}.npy" for name in rows}:
                 raise DataError(f"{path}: it does not hold the arrays of its manifest and nothing else")
             return {name: _array(archive, members[f"{name}.npy"], row) for name, row in rows.items()}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: not the arrays of a crossbar image ({error})") from None
 
 
@@ -160,17 +159,12 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, row: ArrayRow) -> ND
     """Read an array; its header is compared before memory is taken for its values."""
     if info.file_size > row.bytes + _HEADER:
         raise ValueError(f"{info.filename} has {info.file_size} bytes, its values take {row.bytes}")
-    with archive.open(info) as file:
-        version = npy.read_magic(file)
-        if version != (1, 0):
-            raise ValueError(f"{info.filename} has version {version} of the format, expected 1.0")
-        shape, fortran, dtype = npy.read_array_header_1_0(file)
-        if dtype != np.dtype(row.dtype) or shape != tuple(row.shape) or (fortran and len(shape) > 1):
-            raise ValueError(f"{info.filename} is {dtype}{shape}, expected {row.dtype}{tuple(row.shape)}")
-        values = file.read(row.bytes + 1)
-    if len(values) != row.bytes:
-        raise ValueError(f"{info.filename} has {len(values)} bytes of values, expected {row.bytes}")
-    return np.frombuffer(values, row.dtype).reshape(row.shape)
+    array = read_member(archive, info)
+    if array.dtype != np.dtype(row.dtype) or array.shape != tuple(row.shape):
+        raise ValueError(
+            f"{info.filename} is {array.dtype}{array.shape}, expected {row.dtype}{tuple(row.shape)}"
+        )
+    return array
 
 
 def _check_names(manifest: Manifest, folder: Path) -> None:

@@ -98,9 +98,11 @@ class Plan(_Model):
             RecipeError: It is not TOML, or a field is unknown or wrong; names the field.
         """
         try:
-            return cls(**tomllib.loads(text))
-        except tomllib.TOMLDecodeError as error:
+            values = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
             raise RecipeError(f"the plan of a probe is not TOML: {error}") from None
+        try:
+            return cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ....errors import TargetError
+from ....errors import OutputError, TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,14 +109,24 @@ def size_report(code: Program, files: Mapping[str, str], *, measure: bool) -> Si
 
 
 def code_size(name: str, files: Mapping[str, str]) -> tuple[int | None, str]:
-    """Bytes of code and constants of NAME.c, built with -Os; and what built it, or why it was not."""
+    """Bytes of code and constants of NAME.c, built with -Os; and what built it, or why it was not.
+
+    Raises:
+        TargetError: A compiler refuses it.
+        OutputError: There is no room for temporary files.
+    """
     for compiler, flags in CODE_COMPILERS:
         path, size = shutil.which(compiler), shutil.which(_size_of(compiler))
         if path is None or size is None:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            for file in (f"{name}.h", f"{name}_weights.h", f"{name}.c"):
-                Path(folder, file).write_text(files[file], encoding="ascii")
+            try:
+                for file in (f"{name}.h", f"{name}_weights.h", f"{name}.c"):
+                    Path(folder, file).write_text(files[file], encoding="ascii")
+            except OSError as error:
+                raise OutputError(
+                    f"cannot write to the temporary folder {folder}: {error.strerror}"
+                ) from None
             arguments = [
                 path,
                 "-std=c99",
