@@ -10,7 +10,7 @@ import numpy as np
 
 from ...models.checkpoints import weights_sha256
 from ..attacks.epsilon import PIXEL_HIGH
-from ..attacks.masking import gather, judge_evidence
+from ..attacks.masking import default_plan, gather, judge_evidence
 from ..attacks.suite import load_suite
 from ..runs import versions
 from .subjects import ModuleJudge
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["PROBED", "Bench", "Found"]
 
 PROBED = 200
-"""How many images, the first, adaptive attacks, queries and the masking verdict take at most: as many as its probe."""
+"""How many images, the first, adaptive attacks, queries and the masking verdict take, unless asked otherwise."""
 
 _BATCH = 128
 _SUBSTITUTE = "substitute"
@@ -57,12 +57,14 @@ class Bench:
         cells: Where figures are kept.
         seed: Of everything random.
         substitute: The model that black-box attacks are made on; None where there are none.
+        most_probed: How many images the costly attacks and the masking verdict take at most.
     """
 
     data: Dataset
     cells: Cells
     seed: int = 0
     substitute: nn.Module | None = None
+    most_probed: int = PROBED
 
     def clean(self, subject: Subject) -> Found:
         """Count what is right without an attack."""
@@ -134,6 +136,7 @@ class Bench:
                 radius,
                 seed=self.seed,
                 batch_size=_BATCH,
+                plan=default_plan().model_copy(update={"images": len(data)}),
             )
             verdict = judge_evidence(evidence)
             return {
@@ -147,7 +150,7 @@ class Bench:
     @cached_property
     def probed(self) -> Dataset:
         """The first images: what the costly attacks take."""
-        return self.data.take(np.arange(min(PROBED, len(self.data))))
+        return self.data.take(np.arange(min(self.most_probed, len(self.data))))
 
     def _attack(self, subject: Subject, strength: Strength) -> dict[str, Any]:
         """Attack all images; what is left, and of least distances their squares (0: wrong without an attack)."""

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..artifact import write_atomically
 from ..report.drawing import MARKERS, MUTED, SERIES, svg_file
 from .images import paper_images
 from .printed import figure_shape
 from .records import Cell, cell_of
 from .twelve import FAMILIES, MU, Row, find_checkpoint
-from .write import csv_bytes, markdown_table
+from .write import csv_bytes, markdown_table, write_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from matplotlib.figure import Figure
@@ -163,7 +163,7 @@ def write_widths(data: DataName, record: WidthRecord, out: Path) -> tuple[Path, 
         "md": "\n\n".join(lines) + "\n",
         "svg": svg_file(draw, 4.0, f"Figure 1: {title}. {shape}"),
     }
-    return _written(f"figure1-{data}", contents, out)
+    return write_files(f"figure1-{data}", contents, out)
 
 
 def write_curves(out: Path) -> tuple[Path, ...]:
@@ -199,12 +199,4 @@ def write_curves(out: Path) -> tuple[Path, ...]:
         + "\n",
         "svg": svg_file(draw, 4.0, f"Figure 2: {title}. {shape}"),
     }
-    return _written("figure2", contents, out)
-
-
-def _written(stem: str, contents: Mapping[str, str], out: Path) -> tuple[Path, ...]:
-    files = []
-    for suffix, text in contents.items():
-        files.append(out / f"{stem}.{suffix}")
-        write_atomically(files[-1], text.encode())
-    return tuple(files)
+    return write_files("figure2", contents, out)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ...models.image_data import Dataset
     from .printed import DataName
 
-__all__ = ["Images", "make_substitute", "paper_images", "training_images"]
+__all__ = ["Images", "image_shape", "make_substitute", "paper_images", "training_images"]
 
 _SHAPES: dict[DataName, tuple[int, int, int]] = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 _HOMES = {"mnist": mnist_home, "cifar10": cifar10_home}
@@ -46,6 +46,11 @@ class Images(NamedTuple):
     spec: str
     judged: Dataset
     calibration: Dataset
+
+
+def image_shape(data: DataName) -> tuple[int, int, int]:
+    """Return the shape of a data set's images, `(C, H, W)`."""
+    return _SHAPES[data]
 
 
 def paper_images(data: DataName, spec: str | None, count: int, seed: int) -> Images:

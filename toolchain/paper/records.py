@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..analysis.intervals import wilson
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .bench import Found
 
 __all__ = ["NOT_COMPUTED", "Cell", "RowRecord", "StrengthRecord", "TableRecord", "cell_of"]
@@ -38,11 +37,19 @@ def cell_of(found: Found, paper: float | None = None) -> Cell:
 
 @dataclass(frozen=True)
 class StrengthRecord:
-    """The attack of a column, how strong it is, and why."""
+    """The attack of a column, how strong it is, and why.
+
+    Attributes:
+        column: Its heading.
+        attack: The attack with its settings, in words.
+        why: How it was chosen.
+        codes: The radius of its L-infinity ball in codes; None for an attack without one.
+    """
 
     column: str
     attack: str
     why: str
+    codes: float | None = None
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
     from .printed import Attacker, DataName, PaperTable
 
-__all__ = ["Strength", "Strengths", "choose", "load_strengths"]
+__all__ = ["QUICK_CW", "Strength", "Strengths", "choose", "cw_of_suite", "load_strengths"]
+
+QUICK_CW = (2, 60)
+"""What `--quick` makes of the constants and the steps of CW-L2, which costs most; the output says so."""
 
 _STEP = "step_codes"
 _SECTIONS = {"white box": "white-box", "black box": "black-box"}
-# What `--quick` makes of attacks that cost most; the output says so.
-_QUICK: Mapping[str, dict[str, Any]] = {"cw-l2": {"search_steps": 2, "steps": 60}}
+_CW = "cw-l2"
 
 
 @dataclass(frozen=True)
@@ -76,21 +78,27 @@ class Strengths:
     columns: Mapping[str, tuple[Strength, ...]]
 
 
-def load_strengths(data: DataName, attacker: Attacker, *, quick: bool = False) -> Strengths:
+def cw_of_suite() -> dict[str, Any]:
+    """Return the suite's own settings of CW-L2."""
+    return dict(next(one for one in load_suite("paper").file.attacks if one.attack == _CW).settings)
+
+
+def load_strengths(data: DataName, attacker: Attacker, *, cw: tuple[int, int] | None = None) -> Strengths:
     """Return the strengths for the tables of a data set.
 
     Args:
         data: Which data set.
         attacker: White or black box.
-        quick: Fewer steps for what costs most.
+        cw: Constants and steps for each of CW-L2; None for the suite's own.
     """
     file = read_toml("strengths.toml")
     entries = {entry.name: entry for entry in load_suite("paper").file.attacks}
     columns = {}
     for column, chosen in file[data][_SECTIONS[attacker]].items():
         entry = entries[chosen["attack"]]
-        if quick and entry.attack in _QUICK:
-            entry = entry.model_copy(update={"settings": {**entry.settings, **_QUICK[entry.attack]}})
+        if cw is not None and entry.attack == _CW:
+            steps = {"search_steps": cw[0], "steps": cw[1]}
+            entry = entry.model_copy(update={"settings": {**entry.settings, **steps}})
         if "epsilon" in chosen:
             columns[column] = tuple(Strength(column, _at(entry, epsilon)) for epsilon in chosen["epsilon"])
         else:

@@ -11,7 +11,7 @@ from .bench import PROBED, Bench
 from .images import make_substitute, paper_images
 from .printed import CLEAN, paper_tables
 from .records import NOT_COMPUTED, Cell, RowRecord, StrengthRecord, TableRecord, cell_of
-from .strengths import Strength, Strengths, choose, load_strengths
+from .strengths import QUICK_CW, Strength, Strengths, choose, cw_of_suite, load_strengths
 from .subjects import Subject, make_subject
 from .twelve import ANCHORS, Checkpoint, Row, find_checkpoint, rows
 
@@ -42,26 +42,37 @@ class Budget:
         quick: Shorten the costliest attack, take every strength as the suite has it, and leave out the adaptive and
             query columns and the masking verdict.
         seed: Of everything random.
+        probed: How many images, the first, adaptive attacks, queries and the masking verdict take at most.
+        cw_steps: Constants and steps for each of CW-L2, in the place of the suite's (and of those of `quick`); None
+            for these.
     """
 
     images: int | None = None
     quick: bool = False
     seed: int = 0
+    probed: int = PROBED
+    cw_steps: tuple[int, int] | None = None
 
     @property
     def count(self) -> int:
         """How many images judge at most."""
         return self.images or (QUICK_IMAGES if self.quick else USUAL_IMAGES)
 
+    @property
+    def cw(self) -> tuple[int, int] | None:
+        """Constants and steps of CW-L2; None for the suite's own."""
+        return self.cw_steps or (QUICK_CW if self.quick else None)
+
     def text(self, images: int) -> str:
         """What is spent, in words."""
+        own = "{search_steps} of {steps}".format(**cw_of_suite())
+        cw = "" if self.cw is None else f"CW-L2 with {self.cw[0]} constants of {self.cw[1]} steps (not {own})"
         if not self.quick:
-            return (
-                f"{images} images; adaptive attacks, queries and verdict on the first {min(PROBED, images)}"
-            )
+            probed = f"adaptive attacks, queries and verdict on the first {min(self.probed, images)}"
+            return "; ".join(filter(None, (f"{images} images", cw, probed)))
         return (
-            f"quick: a subset of {images} images, CW-L2 with 2 constants of 60 steps (not 5 of 1000), strengths of the "
-            "suite as they are, no adaptive attacks, no queries, no masking verdict"
+            f"quick: a subset of {images} images, {cw}, strengths of the suite as they are, no adaptive attacks, no "
+            "queries, no masking verdict"
         )
 
 
@@ -114,8 +125,8 @@ def measure_table(
     model, words = None, ""
     if printed.attacker == "black box" and subjects:
         model, words = _substitute(printed, images, substitute, quick=budget.quick, progress=progress)
-    bench = Bench(images.judged, cells, budget.seed, model)
-    strengths = load_strengths(printed.data, printed.attacker, quick=budget.quick)
+    bench = Bench(images.judged, cells, budget.seed, model, budget.probed)
+    strengths = load_strengths(printed.data, printed.attacker, cw=budget.cw)
     table = _Table(printed, bench, strengths, budget, subjects)
     chosen = _chosen(table, progress)
     records = []
@@ -139,7 +150,7 @@ def measure_table(
         budget=budget.text(len(images.judged)),
         substitute=words,
         columns=printed.columns,
-        strengths=tuple(StrengthRecord(column, one.text(), why) for column, (one, why) in chosen.items()),
+        strengths=tuple(_strength(one, why) for one, why in chosen.values()),
         rows=tuple(records),
         versions=versions(),
     )
@@ -197,6 +208,11 @@ def _chosen(table: _Table, progress: Progress | None) -> dict[str, tuple[Strengt
             )
         chosen[column] = strength, why
     return chosen
+
+
+def _strength(strength: Strength, why: str) -> StrengthRecord:
+    bounded = strength.entry.epsilon is not None and strength.entry.make().norm == "inf"
+    return StrengthRecord(strength.column, strength.text(), why, float(strength.radius) if bounded else None)
 
 
 def _row(

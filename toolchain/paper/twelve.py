@@ -25,6 +25,7 @@ __all__ = [
     "Checkpoint",
     "Row",
     "find_checkpoint",
+    "find_training",
     "mapped_layers",
     "rows",
 ]
@@ -41,6 +42,8 @@ _STEMS: Mapping[DataName, str] = {"mnist": "mnist-cnn", "cifar10": "cifar10-wrn3
 _SUFFIXES = {"Orig.": "", "Adv.": "-adv", "F.L.": "-fl"}
 _ARCHITECTURES: Mapping[DataName, str] = {"mnist": "mnist-cnn", "cifar10": "cifar-wrn32-WIDTH"}
 _METHODS = {"Orig.": "standard", "Adv.": "adversarial", "F.L.": "feedback"}
+# The paper's other attempts, of which no table has a row.
+_ATTEMPTS = {"qat": "-qat", "adversarial-qat": "-adv-qat"}
 
 
 @dataclass(frozen=True)
@@ -96,15 +99,28 @@ def find_checkpoint(data: DataName, family: str, zoo: Path | None) -> Checkpoint
     Raises:
         RecipeError: `zoo` is no folder.
     """
+    init = f" --init {_STEMS[data]}.safetensors" if family == "F.L." else ""
+    return _checkpoint(data, _SUFFIXES[family], f"{_METHODS[family]}{init}", zoo)
+
+
+def find_training(data: DataName, method: str, zoo: Path | None) -> Checkpoint:
+    """Look for the weights of one of the paper's other attempts, `qat` or `adversarial-qat`, as `find_checkpoint`.
+
+    Raises:
+        RecipeError: `zoo` is no folder.
+    """
+    return _checkpoint(data, _ATTEMPTS[method], method, zoo)
+
+
+def _checkpoint(data: DataName, suffix: str, recipe: str, zoo: Path | None) -> Checkpoint:
     if zoo is not None and not zoo.is_dir():
         raise RecipeError(f"--zoo {zoo}: no such folder; expected one that holds {_STEMS[data]}.safetensors")
-    name = f"{_STEMS[data]}{_SUFFIXES[family]}"
+    name = f"{_STEMS[data]}{suffix}"
     places = [folder / f"{name}.safetensors" for folder in (zoo, ZOO) if folder is not None]
     file = next((place for place in places if place.is_file()), None)
     digest = "" if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
-    init = f" --init {_STEMS[data]}.safetensors" if family == "F.L." else ""
     command = (
-        f"ohmfold train --model {_ARCHITECTURES[data]} --recipe {_METHODS[family]}{init} --data {data} "
+        f"ohmfold train --model {_ARCHITECTURES[data]} --recipe {recipe} --data {data} "
         f"--out {name}.safetensors"
     )
     return Checkpoint(name, file, digest, command)

@@ -11,14 +11,14 @@ from ..artifact import write_atomically
 from ..report.drawing import MARKERS, SERIES, svg_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.figure import Figure
 
     from .records import Cell, RowRecord, TableRecord
 
-__all__ = ["csv_bytes", "markdown_table", "table_markdown", "write_table"]
+__all__ = ["csv_bytes", "markdown_table", "table_markdown", "write_files", "write_table"]
 
 _HEADINGS = (
     "model", "column", "data", "correct", "images", "percent", "low", "high", "paper", "verdict", "missing",
@@ -31,13 +31,21 @@ def write_table(table: TableRecord, out: Path) -> tuple[Path, ...]:
     Raises:
         OutputError: One cannot be written.
     """
-    stem = f"table{table.number}"
     contents = {
         "json": json.dumps(table.to_json(), indent=1),
         "csv": csv_bytes(_HEADINGS, _csv_rows(table)),
         "md": table_markdown(table),
         "svg": _chart(table),
     }
+    return write_files(f"table{table.number}", contents, out)
+
+
+def write_files(stem: str, contents: Mapping[str, str], out: Path) -> tuple[Path, ...]:
+    """Write texts into a folder under one name, by the suffix of each; return the files.
+
+    Raises:
+        OutputError: One cannot be written.
+    """
     files = []
     for suffix, text in contents.items():
         files.append(out / f"{stem}.{suffix}")

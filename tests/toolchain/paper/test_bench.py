@@ -14,7 +14,7 @@ from ohmfold.toolchain.attacks import FGSM, CarliniWagnerL2
 from ohmfold.toolchain.paper import bench as bench_module
 from ohmfold.toolchain.paper.bench import Bench
 from ohmfold.toolchain.paper.cells import Cells
-from ohmfold.toolchain.paper.strengths import load_strengths
+from ohmfold.toolchain.paper.strengths import QUICK_CW, load_strengths
 from ohmfold.toolchain.paper.subjects import ModuleJudge, make_subject
 from ohmfold.toolchain.paper.twelve import Row
 
@@ -42,8 +42,8 @@ def subject(file):
     return make_subject(Row("Orig.", quantised=True), "mnist", file, some_images(8))
 
 
-def strength(attacker, column, *, quick=True):
-    return load_strengths("mnist", attacker, quick=quick).columns[column][0]
+def strength(attacker, column):
+    return load_strengths("mnist", attacker, cw=QUICK_CW).columns[column][0]
 
 
 def test_clean_accuracy_is_a_count(bench, subject, data):
@@ -74,7 +74,7 @@ def test_black_box_attacks_need_a_substitute(data, subject, tmp_path):
 
 
 def test_a_least_distance_runs_once_and_counts_at_every_radius(bench, subject, data, monkeypatch):
-    first = load_strengths("mnist", "white box", quick=True).columns["CW-L2"][0]
+    first = load_strengths("mnist", "white box", cw=QUICK_CW).columns["CW-L2"][0]
     columns = [replace(first, within=within) for within in (0.01, 0.02, 0.05, 0.1, 0.2, 3.0)]
     found = {one.within: bench.attacked(subject, one).correct for one in columns}
     monkeypatch.setattr(Bench, "_attack", None)
@@ -123,6 +123,35 @@ def test_a_verdict_names_the_checks_that_decided(data, subject, tmp_path):
     assert verdict["findings"]
     assert bool(verdict["because"]) == (verdict["label"] != "trustworthy")
     assert few.verdict(subject, 20) == verdict
+
+
+def test_the_costly_attacks_take_as_many_images_as_are_asked_for(data, subject, tmp_path):
+    bench = Bench(data, Cells(tmp_path), most_probed=5)
+    assert bench.cascade(subject, "noise", 90).images == 5
+    bench.verdict(subject, 20)
+    Bench(data, Cells(tmp_path), most_probed=4).cascade(subject, "noise", 90)
+    assert len(list(tmp_path.glob("cells/noise-*.json"))) == 2
+    assert len(Bench(data, Cells(tmp_path)).probed) == COUNT
+
+
+def test_the_verdict_probes_as_many_images_as_are_asked_for(data, subject, tmp_path, monkeypatch):
+    asked = []
+
+    def gather(_judge, _sources, images, *_rest, plan, **_more):
+        asked.append((len(images), plan.images))
+
+    found = type("Verdict", (), {"label": "masked", "because": (), "findings": ()})()
+    monkeypatch.setattr(bench_module, "gather", gather)
+    monkeypatch.setattr(bench_module, "judge_evidence", lambda _evidence: found)
+    many = data.take(np.tile(np.arange(COUNT), 10))
+    Bench(many, Cells(tmp_path), most_probed=220).verdict(subject, 20)
+    assert asked == [(220, 220)]
+
+
+def test_cw_l2_of_other_steps_is_another_figure(bench, subject):
+    for steps in ((1, 3), (2, 3)):
+        bench.attacked(subject, load_strengths("mnist", "white box", cw=steps).columns["CW-L2"][0])
+    assert len(list(bench.cells._folder.glob("cw-l2-*.json"))) == 2
 
 
 def test_a_figure_of_other_settings_is_another_figure(data, subject, file, tmp_path):

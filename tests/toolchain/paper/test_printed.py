@@ -52,7 +52,7 @@ def test_an_artifact_has_no_printed_figure():
     assert paper_tables()[1].value("F.L. (Q) deployed", "PGD") is None
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_a_figure_has_a_shape_in_words(number):
     title, shape = figure_shape(number)
     assert title

@@ -24,7 +24,7 @@ from ohmfold.toolchain.paper import table as table_module
 from ohmfold.toolchain.paper.bench import Bench
 from ohmfold.toolchain.paper.cells import Cells
 from ohmfold.toolchain.paper.printed import paper_tables
-from ohmfold.toolchain.paper.strengths import load_strengths
+from ohmfold.toolchain.paper.strengths import QUICK_CW, load_strengths
 from ohmfold.toolchain.paper.twelve import rows
 
 SUFFIXES = ("json", "csv", "md", "svg")
@@ -91,6 +91,47 @@ def test_strengths_are_printed(small):
     assert "epsilon 0.3 (76 codes)" in strengths["PGD"]["attack"]
     assert "steps 40" in strengths["PGD"]["attack"]
     assert "within L2" in strengths["CW-L2"]["attack"]
+
+
+def test_shorter_cw_l2_is_stated_in_every_output(small, tmp_path, monkeypatch, call_main):
+    monkeypatch.setattr(table_module, "rows", lambda: rows()[:1])
+    arguments = [*small.arguments("table1", tmp_path, "--quick", "--images", "3"), "--cw-steps", "1x7"]
+    outcome = call_main(arguments)
+    assert outcome.code == 0
+    words = "CW-L2 with 1 constants of 7 steps (not 5 of 1000)"
+    table = table_of(tmp_path)
+    assert words in table["budget"]
+    assert words in " ".join(outcome.out.split())
+    assert words in (tmp_path / "table1.md").read_text("utf-8")
+    (cw,) = (one["attack"] for one in table["strengths"] if one["column"] == "CW-L2")
+    assert "steps 7" in cw
+    assert "search steps 1" in cw
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        (table_module.Budget(), "500 images; adaptive attacks, queries and verdict on the first 200"),
+        (
+            table_module.Budget(probed=50, cw_steps=(5, 200)),
+            "CW-L2 with 5 constants of 200 steps (not 5 of 1000); adaptive attacks, queries and verdict on the first 5",
+        ),
+        (table_module.Budget(probed=900), "verdict on the first 500"),
+        (
+            table_module.Budget(quick=True),
+            "quick: a subset of 500 images, CW-L2 with 2 constants of 60 steps",
+        ),
+    ],
+)
+def test_what_is_spent_is_said(budget, words):
+    assert words in budget.text(500)
+
+
+def test_strengths_tell_their_ball(small):
+    strengths = {one["column"]: one["codes"] for one in table_of(small.out)["strengths"]}
+    assert strengths["PGD"] == 76
+    assert strengths["FGSM (w)"] == 25
+    assert strengths["CW-L2"] is None
 
 
 def test_no_path_of_this_machine_is_in_the_results(small):
@@ -163,7 +204,7 @@ def test_a_substitute_is_trained_once_and_kept(small, tmp_path, monkeypatch):
 def test_a_whole_table_has_verdicts_adaptive_attacks_and_queries(small, tmp_path, monkeypatch):
     """With short attacks in the place of the costly ones, everything that `--quick` leaves out."""
     monkeypatch.setattr(
-        table_module, "load_strengths", lambda data, who, quick: load_strengths(data, who, quick=True)
+        table_module, "load_strengths", lambda data, who, cw: load_strengths(data, who, cw=cw or QUICK_CW)
     )
     monkeypatch.setattr(bench_module, "load_suite", lambda name: load_suite("noise"))
     asked = []
@@ -237,7 +278,8 @@ def test_of_everything_what_has_no_images_is_left_out_and_said_to_be(small, tmp_
     for part in ("table3", "table4", "figure1 of cifar10"):
         assert f"{part} was left out: " in outcome.out
     names = {path.stem for path in tmp_path.glob("*.json")}
-    assert names == {"table1", "table2", "figure1-mnist", "figure2"}
+    assert names == {"table1", "table2", "figure1-mnist", "figure2", "figure3", "figure4", "claims"}
+    assert (tmp_path / "CLAIMS.md").is_file()
 
 
 @pytest.mark.parametrize(
@@ -253,6 +295,9 @@ def test_of_everything_what_has_no_images_is_left_out_and_said_to_be(small, tmp_
             "neither a file nor a bundled model",
         ),
         ("table1", ("--images", "0"), "Invalid value for '--images'"),
+        ("table1", ("--probed", "0"), "Invalid value for '--probed'"),
+        ("table1", ("--cw-steps", "5"), "expected SEARCHESxSTEPS, two numbers above 0, such as 5x200"),
+        ("table1", ("--cw-steps", "0x20"), "--cw-steps 0x20: expected SEARCHESxSTEPS"),
     ],
 )
 def test_bad_input_is_one_line(small, tmp_path, call_main, part, more, message):
