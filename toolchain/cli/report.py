@@ -1,4 +1,4 @@
-"""`ohmfold report`: a run folder as one HTML page."""
+"""`ohmfold report`: runs as one HTML page."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ __all__ = ["report"]
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A folder that demo or attack wrote.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Folders that demo, attack, chips or analyze wrote; files that verify --json or run --json printed.",
+        ),
+    ],
     *,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE.html", show_default="RUN_DIR/report.html", help="The page."),
+        typer.Option(
+            "--out", metavar="FILE.html", show_default="report.html in the first RUN", help="The page."
+        ),
     ] = None,
 ) -> None:
-    """Write the report of a run: one self-contained HTML page."""
-    from ..run_record import RunRecord
-
-    RunRecord.load(folder)
-    check_writable(out or folder / "report.html")
+    """Write the report of runs: one self-contained HTML page; two runs of one kind are compared."""
+    if out is not None:
+        check_writable(out)
     from ..report import write_report
 
-    say(f"wrote {write_report(folder, out)}")
+    say(f"wrote {write_report(runs, out)}")

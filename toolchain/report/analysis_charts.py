@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .drawing import INK, MARKERS, MUTED, SERIES, svg_file
+from .drawing import INK, MARKERS, MUTED, SERIES, page_svg, svg_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from ..analysis.quantised_layers import QuantisedLayer
     from ..analysis.report import Analysis
 
-__all__ = ["lipschitz_chart", "terms_chart", "weight_histogram"]
+__all__ = ["lipschitz_chart", "lipschitz_figure", "terms_chart", "terms_figure", "weight_histogram"]
 
 _BINS = 121
 _LONGEST_NAME = 26
@@ -35,60 +36,87 @@ _MOST_LINES = 33
 
 def terms_chart(analysis: Analysis) -> str:
     """Draw the three terms of Eq. 1, relative to |W x|, a row for each layer; a term of 0 has no dot."""
-    names = [layer.name for layer in analysis.layers]
-    shares = {
+    return svg_file(lambda figure: _terms(figure, analysis, 3), *_size_of_terms(analysis))
+
+
+def terms_figure(analysis: Analysis, key: str) -> Markup:
+    """Draw the same for a page; `key` as in `page_svg`."""
+    return page_svg(key, lambda figure: _terms(figure, analysis, 1), *_size_of_terms(analysis, 0.45))
+
+
+def _shares(analysis: Analysis) -> dict[str, list[float | None]]:
+    return {
         label: [layer.terms.relative(term) for layer in analysis.layers] for term, label in _TERMS.items()
     }
 
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for place, (label, values) in enumerate(shares.items()):
-            _dots(axes, values, place, label)
-        if any(share for values in shares.values() for share in values):
-            _logarithmic(axes, lambda share, _: f"{100 * share:g} %")
-        axes.set_xlabel("mean length relative to that of W x (logarithmic)")
-        _rows(figure, axes, names)
 
+def _terms(figure: Figure, analysis: Analysis, columns: int) -> None:
+    shares = _shares(analysis)
+    axes = figure.subplots()
+    for place, (label, values) in enumerate(shares.items()):
+        _dots(axes, values, place, label)
+    if any(share for values in shares.values() for share in values):
+        _logarithmic(axes, lambda share, _: f"{100 * share:g} %")
+    axes.set_xlabel("mean length relative to that of W x (logarithmic)")
+    _rows(figure, axes, [layer.name for layer in analysis.layers], columns)
+
+
+def _size_of_terms(analysis: Analysis, more: float = 0.0) -> tuple[float, str]:
+    """Height of the chart, and what it shows in words."""
+    shares = _shares(analysis)
     spoken = "; ".join(
-        f"{name}: "
+        f"{layer.name}: "
         + ", ".join(
             f"{label.partition(',')[0]} {_percent(values[place])}" for label, values in shares.items()
         )
-        for place, name in enumerate(names)
+        for place, layer in enumerate(analysis.layers)
     )
-    return svg_file(draw, 1.2 + 0.5 * len(names), f"The terms of the output's error, by layer. {spoken}.")
+    height = 1.2 + more + 0.5 * len(analysis.layers)
+    return height, f"The terms of the output's error, by layer. {spoken}."
 
 
 def lipschitz_chart(analysis: Analysis) -> str:
     """Draw the norms of the weight error, a row for each layer; 1 is marked."""
-    names = [layer.name for layer in analysis.layers]
-    panels = (
-        ("p = 2", "spectral"),
-        ("p = infinity (logarithmic)", "infinity"),
-    )
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.08})
-        for axes, (title, field) in zip(grid, panels, strict=True):
-            for place, (form, label) in enumerate(
-                (("", "unfolded matrix"), ("operator_", "operator on the layer's input size"))
-            ):
-                values = [getattr(layer.lipschitz, f"{form}{field}") for layer in analysis.layers]
-                _dots(axes, values, place, label)
-            axes.axvline(1.0, color=MUTED, linewidth=1.0, linestyle=_DASHES)
-            axes.set_xlabel(f"|dW|, {title}")
-        grid[0].set_xlim(left=0.0, right=max(1.05, grid[0].get_xlim()[1]))
-        if any(layer.lipschitz.infinity > 0 for layer in analysis.layers):
-            _logarithmic(grid[1], lambda norm, _: f"{norm:g}")
-        _rows(figure, grid[0], names)
-        grid[1].grid(axis="x")
+        _norms(figure, analysis, figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.08}), 3)
 
+    return svg_file(draw, 1.2 + 0.4 * len(analysis.layers), _spoken_norms(analysis))
+
+
+def lipschitz_figure(analysis: Analysis, key: str) -> Markup:
+    """Draw the same for a page, the two norms one below the other; `key` as in `page_svg`."""
+
+    def draw(figure: Figure) -> None:
+        _norms(figure, analysis, figure.subplots(2, 1), 1)
+
+    return page_svg(key, draw, 1.9 + 0.7 * len(analysis.layers), _spoken_norms(analysis))
+
+
+def _norms(figure: Figure, analysis: Analysis, grid: Sequence[Axes], columns: int) -> None:
+    names = [layer.name for layer in analysis.layers]
+    panels = (("p = 2", "spectral"), ("p = infinity (logarithmic)", "infinity"))
+    for axes, (title, field) in zip(grid, panels, strict=True):
+        for place, (form, label) in enumerate(
+            (("", "unfolded matrix"), ("operator_", "operator on the layer's input size"))
+        ):
+            values = [getattr(layer.lipschitz, f"{form}{field}") for layer in analysis.layers]
+            _dots(axes, values, place, label)
+        axes.axvline(1.0, color=MUTED, linewidth=1.0, linestyle=_DASHES)
+        axes.set_xlabel(f"|dW|, {title}")
+        _named(axes, names)
+    grid[0].set_xlim(left=0.0, right=max(1.05, grid[0].get_xlim()[1]))
+    if any(layer.lipschitz.infinity > 0 for layer in analysis.layers):
+        _logarithmic(grid[1], lambda norm, _: f"{norm:g}")
+    _legend(figure, grid[0], columns)
+
+
+def _spoken_norms(analysis: Analysis) -> str:
     spoken = "; ".join(
         f"{layer.name}: {layer.lipschitz.spectral:.3g} unfolded, {layer.lipschitz.operator_spectral:.3g} as operator"
         for layer in analysis.layers
     )
-    label = f"Lipschitz constants of the weight error, by layer; p = 2: {spoken}."
-    return svg_file(draw, 1.2 + 0.4 * len(names), label)
+    return f"Lipschitz constants of the weight error, by layer; p = 2: {spoken}."
 
 
 def weight_histogram(layer: QuantisedLayer) -> str:
@@ -170,14 +198,22 @@ def _logarithmic(axes: Axes, words: Callable[[float, int], str]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _rows(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
+def _rows(figure: Figure, axes: Axes, names: Sequence[str], columns: int) -> None:
+    _named(axes, names)
+    _legend(figure, axes, columns)
+
+
+def _named(axes: Axes, names: Sequence[str]) -> None:
     shown = [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in names]
     axes.set_yticks(range(len(names)), shown)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
+
+
+def _legend(figure: Figure, axes: Axes, columns: int) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=3, handletextpad=0.2)
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, handletextpad=0.2)
 
 
 def _percent(share: float | None) -> str:

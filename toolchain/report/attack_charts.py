@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .drawing import INK, MARKERS, SERIES, svg_file
+from .drawing import INK, MARKERS, SERIES, page_svg, svg_file
 from .pictures import chosen_examples, shown_difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ..attacks.outcome import AttackResult
     from ..attacks.results import CampaignResult, Share
 
-__all__ = ["accuracy_chart", "gallery_chart"]
+__all__ = ["accuracy_chart", "accuracy_figure", "gallery_chart"]
 
 _WORST = "worst case of each image"
 _LINES = ("-", (0, (4, 2)), (0, (1, 1.5)))
@@ -37,36 +38,60 @@ def accuracy_chart(result: CampaignResult) -> str | None:
     Returns:
         The text of an SVG file; None where no attack of the campaign's norm ran at two radii.
     """
+    lines = _lines(result)
+    if not lines:
+        return None
+    verdict = "" if result.verdict is None else f"Masking verdict: {result.verdict.label}."
+
+    def draw(figure: Figure) -> None:
+        _against_radius(figure, result, lines, columns=3)
+        if verdict:
+            figure.axes[0].set_title(verdict, loc="left", fontsize="medium")
+
+    return svg_file(draw, 4.4, f"{_words(lines)} {verdict}".strip())
+
+
+def accuracy_figure(result: CampaignResult, key: str) -> Markup | None:
+    """Draw the same for a page, beside which the verdict stands; `key` as in `page_svg`."""
+    lines = _lines(result)
+    if not lines:
+        return None
+    return page_svg(key, lambda figure: _against_radius(figure, result, lines, columns=2), 3.9, _words(lines))
+
+
+def _lines(result: CampaignResult) -> dict[str, dict[float, Share]]:
+    """What is left at each radius, the worst case of every image last; nothing of fewer than two radii."""
     lines: dict[str, dict[float, Share]] = {}
     for row in result.attacks:
         if row.norm == result.norm:
             name = row.name if row.source in ("twin", "queries", "none") else f"{row.name}, {row.source}"
             lines.setdefault(name, {})[row.radius] = row.left
     lines = {name: points for name, points in lines.items() if len(points) > 1}
-    if not lines:
-        return None
     worst = {row.radius: row.left for row in result.worst_case if row.norm == result.norm}
-    if len(worst) > 1:
+    if lines and len(worst) > 1:
         lines[_WORST] = worst
-    label = "" if result.verdict is None else f" Masking verdict: {result.verdict.label}."
+    return lines
 
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for place, (name, points) in enumerate(lines.items()):
-            _line(axes, name, {0.0: result.clean, **points}, place)
-        axes.set_ylim(-2, 102)
-        axes.set_xlim(left=0)
-        axes.grid(axis="y")
-        axes.set_axisbelow(True)
-        axes.set_xlabel(f"radius in pixel codes, norm {result.norm}")
-        axes.set_ylabel(f"accuracy on {result.clean.images:,} images, percent")
-        if label:
-            axes.set_title(label.strip(), loc="left", fontsize="medium")
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=3, handletextpad=0.5)
 
+def _words(lines: dict[str, dict[float, Share]]) -> str:
     spoken = "; ".join(f"{name}: {_spoken(points)}" for name, points in lines.items())
-    return svg_file(draw, 4.4, f"Accuracy against the radius in pixel codes. {spoken}.{label}")
+    return f"Accuracy against the radius in pixel codes. {spoken}."
+
+
+def _against_radius(
+    figure: Figure, result: CampaignResult, lines: dict[str, dict[float, Share]], columns: int
+) -> None:
+    axes = figure.subplots()
+    for place, (name, points) in enumerate(lines.items()):
+        _line(axes, name, {0.0: result.clean, **points}, place)
+    axes.set_ylim(-2, 102)
+    axes.set_xlim(left=0)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.set_xlabel(f"radius in pixel codes, norm {result.norm}")
+    axes.set_ylabel(f"accuracy on {result.clean.images:,} images, percent")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, handletextpad=0.5)
 
 
 def _spoken(points: dict[float, Share]) -> str:

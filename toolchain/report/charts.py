@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup, escape
 
 from ..analysis.intervals import wilson
+from .accuracy import MODELS
 from .drawing import MARKERS, MUTED, SERIES, page_svg
 from .words import number, percent
 
@@ -17,15 +18,46 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..run_record import ArtifactRecord, AttackRow, LayerRow, RunRecord
+    from .accuracy import Accuracy
 
-__all__ = ["attack_chart", "layer_chart", "level_bars"]
+__all__ = ["accuracy_chart", "attack_chart", "layer_chart", "level_bars"]
 
 _LONGEST_NAME = 26
 _BAR_WIDTH, _BAR_HEIGHT = 96, 28
 
 
-def attack_chart(record: RunRecord) -> Markup | None:
-    """Draw what is left of the accuracy under each attack, with Wilson intervals; None without attacks."""
+def accuracy_chart(rows: Sequence[Accuracy]) -> Markup | None:
+    """Draw accuracy from float to integers to a crossbar, a row each, with intervals; None without figures."""
+    rows = [row for row in rows if row.images]
+    if not rows:
+        return None
+    variants = list(dict.fromkeys(row.variant for row in rows))
+    labels = list(dict.fromkeys(row.stage for row in sorted(rows, key=lambda row: MODELS.index(row.model))))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for place, variant in enumerate(variants):
+            own = [row for row in rows if row.variant == variant]
+            _whiskers(
+                axes,
+                [labels.index(row.stage) + _offset(place, len(variants)) for row in own],
+                [(100 * row.share, 100 * row.low, 100 * row.high) for row in own],
+                place,
+                variant,
+            )
+        _rows(axes, labels)
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, -2), min(high, 100 + 0.05 * (100 - low)))
+        axes.set_xlabel("images right, percent (bars: intervals)")
+        _legend(figure, axes, len(variants))
+
+    spoken = "; ".join(f"{row.variant}, {row.stage}: {100 * row.share:.2f} %" for row in rows)
+    height = 0.9 + (0.22 + 0.16 * len(variants)) * len(labels)
+    return page_svg("accuracy", draw, height, f"Accuracy from float to hardware. {spoken}.")
+
+
+def attack_chart(record: RunRecord, key: str = "attacks") -> Markup | None:
+    """Draw what each attack left, with Wilson intervals; None without attacks; `key` as in `page_svg`."""
     rows = [row for row in record.attacks if row.images]
     if not rows:
         return None
@@ -42,14 +74,14 @@ def attack_chart(record: RunRecord) -> Markup | None:
             _shares(axes, points, place, len(variants), variant)
         _rows(axes, labels)
         axes.set_xlim(-2, 102)
-        axes.set_xlabel("images still classified correctly, percent (bars: 95 % Wilson intervals)")
+        axes.set_xlabel("images still right, percent (bars: 95 % intervals)")
         _legend(figure, axes, len(variants))
 
     spoken = "; ".join(
         f"{row.variant} under {row.attack}: {percent(row.correct, row.images)}" for row in rows
     )
     height = 0.9 + (0.22 + 0.16 * len(variants)) * len(labels)
-    return page_svg("attacks", draw, height, f"Accuracy under attack. {spoken}.")
+    return page_svg(key, draw, height, f"Accuracy under attack. {spoken}.")
 
 
 def _setting(row: AttackRow) -> tuple[str, float]:
@@ -58,14 +90,28 @@ def _setting(row: AttackRow) -> tuple[str, float]:
 
 def _shares(axes: Axes, points: Sequence[tuple[int, int, int]], place: int, series: int, label: str) -> None:
     """Draw (row, correct, images) as dots with whiskers, next to those of the other series."""
-    ends = [wilson(correct, images) for _, correct, images in points]
-    shares = [100 * correct / images for _, correct, images in points]
-    axes.errorbar(
-        shares,
+    _whiskers(
+        axes,
         [row + _offset(place, series) for row, _, _ in points],
+        [
+            tuple(100 * share for share in (correct / images, *wilson(correct, images)))
+            for _, correct, images in points
+        ],
+        place,
+        label,
+    )
+
+
+def _whiskers(
+    axes: Axes, rows: Sequence[float], values: Sequence[tuple[float, ...]], place: int, label: str
+) -> None:
+    """Draw (share, low, high), in percent, as dots with whiskers."""
+    axes.errorbar(
+        [share for share, _, _ in values],
+        rows,
         xerr=(
-            [share - 100 * low for share, (low, _) in zip(shares, ends, strict=True)],
-            [100 * high - share for share, (_, high) in zip(shares, ends, strict=True)],
+            [max(0.0, share - low) for share, low, _ in values],
+            [max(0.0, high - share) for share, _, high in values],
         ),
         fmt=MARKERS[place % len(MARKERS)],
         color=SERIES[place % len(SERIES)],
@@ -95,7 +141,7 @@ def layer_chart(artifacts: Sequence[ArtifactRecord]) -> Markup | None:
     names = list(dict.fromkeys(row.name for artifact in artifacts for row in artifact.layers))
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(1, len(known), sharey=True, squeeze=False, gridspec_kw={"wspace": 0.08})[0]
+        grid = figure.subplots(len(known), 1, squeeze=False)[:, 0]
         for axes, (title, value) in zip(grid, known, strict=True):
             for place, artifact in enumerate(artifacts):
                 found = [(names.index(row.name), value(row)) for row in artifact.layers]
@@ -118,7 +164,8 @@ def layer_chart(artifacts: Sequence[ArtifactRecord]) -> Markup | None:
 
     titles = " and ".join(title for title, _ in known)
     label = f"Dot plot of {titles}, for {len(names)} layers; the tables below hold the figures."
-    return page_svg("layers", draw, 0.9 + (0.14 + 0.13 * len(artifacts)) * len(names), label)
+    height = 0.4 + len(known) * (0.6 + (0.14 + 0.1 * len(artifacts)) * len(names))
+    return page_svg("layers", draw, height, label)
 
 
 def level_bars(row: LayerRow) -> Markup:
@@ -158,7 +205,7 @@ def _rows(axes: Axes, labels: Sequence[str]) -> None:
 def _legend(figure: Figure, axes: Axes, series: int) -> None:
     if series > 1:
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=min(series, 4), handletextpad=0.2)
+        figure.legend(handles, labels, loc="outside upper left", ncols=min(series, 2), handletextpad=0.2)
 
 
 def _short(text: str) -> str:

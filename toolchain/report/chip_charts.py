@@ -7,17 +7,18 @@ from math import ceil, log
 from typing import TYPE_CHECKING, Any
 
 from ..hardware import shown
-from .drawing import INK, SERIES, svg_file
+from .drawing import INK, SERIES, page_svg, svg_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from ..chips import ChipStudy, Point
 
-__all__ = ["distribution_chart", "sweep_chart"]
+__all__ = ["distribution_chart", "study_figure", "sweep_chart"]
 
 _CHIPS, _MEAN = SERIES[0], SERIES[1]
 _DASHES = (0, (4, 3))
@@ -29,6 +30,16 @@ _WIDE = 50.0
 
 def distribution_chart(study: ChipStudy) -> str:
     """Draw how many chips have which accuracy: a row of bars for each point of the study."""
+    return svg_file(*_distribution(study, 4))
+
+
+def study_figure(study: ChipStudy, key: str) -> Markup:
+    """Draw a study for a page: the sweep where there is one, else the distribution; `key` as in `page_svg`."""
+    return page_svg(key, *(_distribution(study, 2) if study.field is None else _sweep(study, 2)))
+
+
+def _distribution(study: ChipStudy, columns: int) -> tuple[Callable[[Figure], None], float, str]:
+    """What draws it, its height, and what it shows in words."""
     images, points = study.data.images, study.points
     every = [study.exact_correct, *(chip.correct for point in points for chip in point.chips)]
     low, high = min(every), max(every)
@@ -49,7 +60,7 @@ def distribution_chart(study: ChipStudy) -> str:
         )
         axes.set_xlabel(f"accuracy on {images:,} images, percent")
         rows[len(rows) // 2].set_ylabel("chips")
-        _legend(figure, axes)
+        _legend(figure, axes, columns)
 
     figures = "; ".join(
         f"{_title(study, point)}: mean {_percent(point.mean)}, worst {_percent(point.worst.correct / images)} "
@@ -58,11 +69,15 @@ def distribution_chart(study: ChipStudy) -> str:
     )
     exact = _percent(study.exact_correct / images)
     label = f"Distribution of accuracy. {figures}; exact integers: {exact}."
-    return svg_file(draw, 1.2 + (1.8 if len(points) == 1 else 0.9 * len(points)), label)
+    return draw, 1.2 + (1.8 if len(points) == 1 else 0.9 * len(points)), label
 
 
 def sweep_chart(study: ChipStudy) -> str:
     """Draw accuracy against the swept field: the mean of the chips, and bands that hold half and all of them."""
+    return svg_file(*_sweep(study, 4))
+
+
+def _sweep(study: ChipStudy, columns: int) -> tuple[Callable[[Figure], None], float, str]:
     images, points = study.data.images, study.points
     places, logarithmic = _places([point.value for point in points])
 
@@ -84,13 +99,15 @@ def sweep_chart(study: ChipStudy) -> str:
             axes.minorticks_off()
         axes.grid(axis="y")
         axes.set_axisbelow(True)
+        lowest, highest = axes.get_ylim()
+        axes.set_ylim(max(lowest, -2.0), min(highest, 100.0 + 0.05 * (100.0 - lowest)))
         axes.set_xlabel(str(study.field))
         axes.set_ylabel(f"accuracy on {images:,} images, percent")
-        _legend(figure, axes)
+        _legend(figure, axes, columns)
 
     figures = "; ".join(f"{shown(point.value)}: mean {_percent(point.mean)}" for point in points)
     label = f"Accuracy of {study.count} chips of {study.hardware} against {study.field}. {figures}."
-    return svg_file(draw, 4.0, label)
+    return draw, 4.0, label
 
 
 def _bars(axes: Axes, point: Point, highest: int, width: int, images: int) -> None:
@@ -142,6 +159,6 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def _legend(figure: Figure, axes: Axes, columns: int) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=4, handletextpad=0.5)
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, handletextpad=0.5)

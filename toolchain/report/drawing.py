@@ -55,8 +55,8 @@ _SETTINGS = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
 }
-_WIDTH = 8.0
-"""Inches; a page scales the drawing."""
+_WIDTH, _PAGE_WIDTH = 8.0, 4.8
+"""Inches, of a file and on a page; a page scales the drawing, and on a telephone type stays large enough to read."""
 
 
 def page_svg(key: str, draw: Callable[[Figure], None], height: float, label: str) -> Markup:
@@ -68,19 +68,20 @@ def page_svg(key: str, draw: Callable[[Figure], None], height: float, label: str
         height: Inches.
         label: What the drawing shows, in words.
     """
-    text = _drawn(draw, height)
+    text = _drawn(draw, height, _PAGE_WIDTH)
     box = re.search(r'viewBox="([^"]+)"', text)
     body = text[text.index(">") + 1 :]
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", body)
     body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
     body = _coloured(body, _ON_A_PAGE)
     opening = f'<svg class="chart" role="img" aria-label="{escape(label)}" viewBox="{box[1] if box else ""}">'
-    return Markup(opening + body.strip())  # noqa: S704 - matplotlib escapes its text
+    titles = f"<title>{escape(label.partition('. ')[0])}</title><desc>{escape(label)}</desc>"
+    return Markup(opening + titles + body.strip())  # noqa: S704 - matplotlib escapes its text
 
 
 def svg_file(draw: Callable[[Figure], None], height: float, label: str) -> str:
     """Draw and return the text of an SVG file; arguments as in `page_svg`."""
-    text = _drawn(draw, height)
+    text = _drawn(draw, height, _WIDTH)
     end = text.index(">")
     opening = f'{text[:end]} role="img" aria-label="{escape(label)}">'
     paper = f'<rect width="100%" height="100%" fill="{_PAPER}"/>'
@@ -93,7 +94,7 @@ def _coloured(text: str, theme: dict[str, str]) -> str:
     return text
 
 
-def _drawn(draw: Callable[[Figure], None], height: float) -> str:
+def _drawn(draw: Callable[[Figure], None], height: float, width: float) -> str:
     """Draw and return an SVG element in stand-in colours, without metadata."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -105,7 +106,7 @@ def _drawn(draw: Callable[[Figure], None], height: float) -> str:
         mpl.rcdefaults()
         settings: Any = mpl.rcParams
         settings.update(_SETTINGS)
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure)
         unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 from ..attacks import ATTACKS
 from ..run_record import WORST_CASE
+from .accuracy import float_row
 from .words import amount, number, percent, points
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ..run_record import (
         AccuracyRow,
@@ -24,8 +25,15 @@ if TYPE_CHECKING:
         RunRecord,
         VerdictRow,
     )
+    from .accuracy import Accuracy
 
-__all__ = ["Finding", "agrees", "float_row", "masking", "verdict"]
+__all__ = ["Finding", "agrees", "masking", "verdict"]
+
+
+_MOST = 2
+"""Crossbars that are named one by one."""
+
+_LABELS = {"trustworthy": "can be trusted", "masked": "masked", "inconclusive": "not to be trusted yet"}
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,20 @@ class Finding:
     state: Literal["good", "bad", "caution", "plain"]
 
 
-def verdict(record: RunRecord) -> tuple[Finding, Finding, Finding]:
-    """Return the answers to the three questions of a run."""
-    return _bits(record.exactness), _cost(record), _left(record)
+def verdict(
+    record: RunRecord, beyond: Sequence[Accuracy] = (), doubts: Sequence[str] | None = None
+) -> tuple[Finding, Finding, Finding]:
+    """Return the answers to the three questions of a run.
+
+    Args:
+        record: Of the run; or of several, each variant under a name of its own.
+        beyond: Accuracies on crossbars.
+        doubts: What `masking` says of each of several runs; by default, of the record.
+    """
+    if doubts is None:
+        doubt = masking(record)
+        doubts = () if doubt is None else (doubt,)
+    return _bits(record.exactness), _cost(record, beyond), _left(record, doubts)
 
 
 def agrees(row: ExactnessRow) -> bool:
@@ -90,27 +109,22 @@ def _bits(rows: tuple[ExactnessRow, ...]) -> Finding:
     return Finding(question, ("No" if len(empty) < len(wrong) else "Not shown",), tuple(details), "bad")
 
 
-def float_row(record: RunRecord, variant: str) -> AccuracyRow | None:
-    """Return the float accuracy of a variant, if it was measured."""
-    return next((row for row in record.accuracy if row.variant == variant and row.model == "float"), None)
-
-
-def _variants(rows: Iterable[AccuracyRow | AttackRow]) -> list[str]:
+def _variants(rows: Iterable[AccuracyRow | AttackRow | Accuracy]) -> list[str]:
     return list(dict.fromkeys(row.variant for row in rows))
 
 
-def _cost(record: RunRecord) -> Finding:
-    question = "What did the integers cost?"
+def _cost(record: RunRecord, beyond: Sequence[Accuracy]) -> Finding:
+    question = "Is the accuracy kept?"
     answers, details = [], []
     for variant in _variants(record.accuracy):
         integer = [row for row in record.accuracy if row.variant == variant and row.model == "integer"]
-        before = float_row(record, variant)
+        before = float_row(record.accuracy, variant)
         if not integer:
             continue
-        row = integer[0]
+        row = next((one for one in integer if before is not None and one.images == before.images), integer[0])
         accuracy = percent(row.correct, row.images)
         counts = {(other.images, other.correct) for other in integer}
-        if len(counts) > 1:
+        if len(counts) > len({images for images, _ in counts}):
             details.append(f"{variant}: the executors of the integer model count differently; see the table.")
         if before is None or before.images != row.images:
             answers.append(f"{variant}: {accuracy}")
@@ -125,22 +139,44 @@ def _cost(record: RunRecord) -> Finding:
             f"{variant}: {percent(before.correct, before.images)} in float, {accuracy} in integers: "
             f"{change} of {amount(row.images, 'image')} right."
         )
+    for variant in _variants(beyond):
+        details += _on_crossbars([row for row in beyond if row.variant == variant])
     if not answers:
         return Finding(
-            question, ("Not measured",), ("This run holds no accuracy of an integer model.",), "caution"
+            question,
+            ("Not measured",),
+            (*details, "This run holds no accuracy of an integer model."),
+            "caution",
         )
     return Finding(question, tuple(answers), tuple(details), "plain")
 
 
-def _left(record: RunRecord) -> Finding:
-    question = "What is left under attack?"
+def _on_crossbars(rows: Sequence[Accuracy]) -> list[str]:
+    """What crossbars reach: each, or of many the worst and the best."""
+    words = [
+        f"{100 * row.share:.1f}\u00a0% ({row.witness}{'; ' if row.note else ''}{row.note})" for row in rows
+    ]
+    if len(rows) <= _MOST:
+        return [f"{row.variant} on a crossbar: {text}." for row, text in zip(rows, words, strict=True)]
+    order = sorted(range(len(rows)), key=lambda place: rows[place].share)
+    return [
+        f"{rows[0].variant} on {number(len(rows))} settings of crossbars: from {words[order[0]]} to {words[order[-1]]}."
+    ]
+
+
+def _left(record: RunRecord, doubts: Sequence[str]) -> Finding:
+    question = "Robust, or masked?"
     if not record.attacks:
         return Finding(question, ("Not attacked",), ("This run holds no attack.",), "caution")
     answers, details = [], []
     for variant in _variants(record.attacks):
         rows = [row for row in record.attacks if row.variant == variant and row.images]
         single = [row for row in rows if row.attack != WORST_CASE]
+        trust = next((row for row in record.verdicts if row.variant == variant), None)
         bounded = [row for row in rows if row.norm != "none"]
+        if trust is not None:  # of several radii, the one that was probed
+            probed = [row for row in bounded if _ball(row) == _ball(trust)]
+            bounded, single = probed or bounded, [row for row in probed or single if row in single]
         for worst in sorted(bounded or rows, key=lambda row: (row.correct / row.images, row in single))[:1]:
             left = percent(worst.correct, worst.images)
             radius = f"within {amount(worst.epsilon_codes, 'code')}" if bounded else "not bounded"
@@ -149,17 +185,22 @@ def _left(record: RunRecord) -> Finding:
                 if worst in single
                 else f"all of {amount(len(single), 'attack')} ({radius})"
             )
-            answers.append(f"{variant}: {left}")
+            answers.append(f"{variant}: {left} left" + (f", {_LABELS[trust.label]}" if trust else ""))
             details.append(
                 f"{variant}: {left} of {amount(worst.images, 'image')} withstand {which}; "
                 f"{percent(worst.clean_correct, worst.images)} were right before."
             )
     details += [_trust(row) for row in record.verdicts]
-    doubt = masking(record)
-    if doubt is not None:
-        details.append(doubt)
-    doubtful = doubt is not None or any(row.label != "trustworthy" for row in record.verdicts)
+    details += doubts
+    labels = {row.label for row in record.verdicts}
+    if labels == {"masked"}:
+        return Finding(question, tuple(answers), tuple(details), "bad")
+    doubtful = doubts or labels - {"trustworthy"}
     return Finding(question, tuple(answers), tuple(details), "caution" if doubtful else "plain")
+
+
+def _ball(row: AttackRow | VerdictRow) -> tuple[str, float]:
+    return row.norm, row.epsilon_codes
 
 
 def _trust(row: VerdictRow) -> str:

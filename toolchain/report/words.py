@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..analysis.intervals import wilson
 
-__all__ = ["FILTERS", "amount", "decimal", "interval", "number", "percent", "points", "radius"]
+if TYPE_CHECKING:
+    from .accuracy import Accuracy
+
+__all__ = [
+    "FILTERS",
+    "amount",
+    "decimal",
+    "interval",
+    "number",
+    "percent",
+    "points",
+    "points_between",
+    "radius",
+]
 
 _NARROW_SPACE = "\u202f"
 _SPACE = "\u00a0"
@@ -43,12 +58,30 @@ def interval(correct: int, images: int) -> str:
     return f"{low}{_DASH}{high}{_SPACE}%"
 
 
+def share(value: float, images: int) -> str:
+    """Return a share of images in percent."""
+    return f"{100 * value:.{_digits(images)}f}{_SPACE}%"
+
+
+def ends(row: Accuracy) -> str:
+    """Return the interval of an accuracy in percent."""
+    low, high = (f"{100 * end:.{_digits(row.images)}f}" for end in (row.low, row.high))
+    return f"{low}{_DASH}{high}{_SPACE}%"
+
+
 def points(difference: int, images: int) -> str:
     """Return a difference of `difference` out of `images` in percentage points, with its sign."""
     if not images:
         return _DASH
     text = f"{100 * difference / images:+.{_digits(images)}f}"
     return f"{'±0' if not difference else text.replace('-', _MINUS)}{_SPACE}points"
+
+
+def points_between(difference: float, low: float, high: float, images: int) -> str:
+    """Return a difference of shares, and its interval, in percentage points."""
+    texts = [f"{100 * value:+.{_digits(images)}f}" for value in (difference, low, high)]
+    middle, lowest, highest = (text.replace("-", _MINUS) for text in texts)
+    return f"{'±0' if not difference else middle} ({lowest} to {highest}){_SPACE}points"
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
@@ -69,10 +102,12 @@ def radius(codes: float) -> str:
 FILTERS = {
     "amount": amount,
     "decimal": decimal,
+    "ends": ends,
     "interval": interval,
     "number": number,
     "percent": percent,
     "points": points,
     "radius": radius,
+    "share": share,
 }
 """For templates."""

@@ -114,7 +114,7 @@ def test_what_is_left_is_what_the_strongest_bounded_attack_leaves():
         attack("plain", 3, "gaussian-noise", norm="none"),
     )
     found = verdict(record(attacks=rows))[2]
-    assert found.answers[0].replace("\u00a0", " ") == "plain: 12.0 %"
+    assert found.answers[0].replace("\u00a0", " ") == "plain: 12.0 % left"
     assert "withstand pgd (within 76 codes)" in words(found)
 
 
@@ -191,7 +191,7 @@ def trust(label, outcome="clear", variant="plain"):
     ("label", "outcome", "state"),
     [
         ("trustworthy", "clear", "plain"),
-        ("masked", "masked", "caution"),
+        ("masked", "masked", "bad"),
         ("inconclusive", "suspicious", "caution"),
     ],
 )
