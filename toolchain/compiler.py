@@ -34,12 +34,15 @@ from .passes import (
 from .recipe import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import nn
 
-__all__ = ["compile", "passes_of"]
+__all__ = ["ADDED_PASSES_KEY", "compile", "passes_of"]
+
+ADDED_PASSES_KEY = "ohmfold.added_passes"
+"""Metadata key: JSON, the classes of passes that were added, by the name of the pass that they run before."""
 
 _CHECKED_IMAGES = 8
 """How many calibration images compare the export with torch."""
@@ -81,6 +84,7 @@ def compile(  # noqa: A001 - the verb of a compiler
     calibration_images: NDArray[np.uint8],
     recipe: Recipe | None = None,
     *,
+    before: Mapping[str, Sequence[ir.passes.PassBase]] | None = None,
     keep: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Artifact:
@@ -93,6 +97,8 @@ def compile(  # noqa: A001 - the verb of a compiler
         calibration_images: uint8 pixel codes `(N, C, H, W)`, a few hundred from the training set; they set
             the ranges of the activations (and the bias correction).
         recipe: The settings; by default 3-bit weights, min-max calibration.
+        before: Passes of your own, by the name of the pass that they run before (`passes_of` yields the names). The
+            artifact's metadata names them; who compiles again from that metadata compiles without them.
         keep: A folder for the model after each pass (`01-name-layers.onnx`, ...).
         progress: Called with the name of each pass before it runs.
 
@@ -101,7 +107,8 @@ def compile(  # noqa: A001 - the verb of a compiler
 
     Raises:
         ModelError, UnsupportedError: The model cannot be read, or holds what cannot be compiled exactly.
-        RecipeError: A setting names a layer that is not there, or does not fit the weights.
+        RecipeError: A setting names a layer that is not there, or does not fit the weights; or `before` names a pass
+            that is not there.
         RangeError: An accumulator could overflow int32.
         DataError: The calibration images do not fit.
         ExactnessError: What torch exported computes something else than the module.
@@ -113,8 +120,9 @@ def compile(  # noqa: A001 - the verb of a compiler
     if keep is not None:
         _make_folder(Path(keep))
     model, recipe = _float_form(model, recipe)
+    steps = list(_with_added(passes_of(recipe, calibration_images), before or {}))
     graph, source = _float_model(model, calibration_images, progress)
-    for position, (name, make) in enumerate(passes_of(recipe, calibration_images), start=1):
+    for position, (name, make) in enumerate(steps, start=1):
         if progress is not None:
             progress(name)
         apply(make(graph), graph)
@@ -123,7 +131,39 @@ def compile(  # noqa: A001 - the verb of a compiler
                 Path(keep) / f"{position:02d}-{name}.onnx", ir.to_proto(graph).SerializeToString()
             )
     _describe(graph, recipe, source, calibration_images)
+    if before:
+        added = {name: [_qualified(pass_) for pass_ in passes] for name, passes in before.items()}
+        graph.metadata_props[ADDED_PASSES_KEY] = json.dumps(added, sort_keys=True)
     return Artifact(graph)
+
+
+def _with_added(
+    steps: Iterator[tuple[str, Callable[[ir.Model], ir.passes.PassBase]]],
+    before: Mapping[str, Sequence[ir.passes.PassBase]],
+) -> Iterator[tuple[str, Callable[[ir.Model], ir.passes.PassBase]]]:
+    """Yield the compiler's passes, and before them those that were added, under the names of their classes."""
+    known = list(steps)
+    names = [name for name, _ in known]
+    for name, passes in before.items():
+        if name not in names:
+            raise RecipeError(f"before: no pass '{name}'; the passes are {', '.join(names)}")
+        for pass_ in passes:
+            if not isinstance(pass_, ir.passes.PassBase):
+                raise RecipeError(
+                    f"before: '{name}' holds a {type(pass_).__name__}, expected objects of onnx_ir.passes.PassBase"
+                )
+    for name, make in known:
+        for pass_ in before.get(name, ()):
+            yield type(pass_).__name__, _always(pass_)
+        yield name, make
+
+
+def _always(pass_: ir.passes.PassBase) -> Callable[[ir.Model], ir.passes.PassBase]:
+    return lambda _: pass_
+
+
+def _qualified(pass_: ir.passes.PassBase) -> str:
+    return f"{type(pass_).__module__}.{type(pass_).__qualname__}"
 
 
 def _float_form(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...errors import OutputError, TargetError
+from ..extensions import TARGET_GROUP, extension_names, load_extension
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -143,23 +144,29 @@ class Target(ABC, Generic[AnyOptions]):
 
 
 def target_names() -> tuple[str, ...]:
-    """Return the names of all targets, in alphabetical order."""
-    return tuple(sorted(_TARGETS))
+    """Return the names of all targets, those of installed packages too, in alphabetical order."""
+    return tuple(sorted((*_TARGETS, *extension_names(TARGET_GROUP, _TARGETS))))
 
 
 def find_target(name: str) -> Target[Any]:
-    """Return a target by its name.
+    """Return a target by its name: ohmfold's own, or one that an installed package declares.
 
     Raises:
         TargetError: There is no such target; names the nearest.
+        OhmfoldError: A package declares one that cannot be had (see `toolchain.extensions`).
     """
-    if name not in _TARGETS:
-        closest = difflib.get_close_matches(name, _TARGETS, n=1)
+    if name in _TARGETS:
+        module, kind = _TARGETS[name]
+        found: Target[Any] = getattr(import_module(module, __package__), kind)()
+        return found
+    declared = load_extension(TARGET_GROUP, name, _TARGETS, Target)
+    if declared is None:
+        names = target_names()
+        closest = difflib.get_close_matches(name, names, n=1)
         hint = f", the nearest is '{closest[0]}'" if closest else ""
-        raise TargetError(f"no target '{name}'{hint}; expected one of {', '.join(target_names())}")
-    module, kind = _TARGETS[name]
-    found: Target[Any] = getattr(import_module(module, __package__), kind)()
-    return found
+        raise TargetError(f"no target '{name}'{hint}; expected one of {', '.join(names)}")
+    made: Target[Any] = declared()
+    return made
 
 
 def check_new_folder(out: Path) -> None:
